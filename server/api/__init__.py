@@ -1,0 +1,1 @@
+"""One module per protocol; each translates its own schema to and from the engine's one request form."""

@@ -1,0 +1,1 @@
+"""From messages and tools to prompt text, and from generated text back to content, reasoning and tool calls."""

@@ -1,0 +1,355 @@
+"""The server's side of a model's worker: start it, submit requests, stream what comes back, notice when it dies.
+
+The worker is a child process of its own (`server.engine.worker`); the two talk over a pair of ZeroMQ sockets in a private
+folder. Nothing here imports llama.cpp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Self
+
+import zmq
+import zmq.asyncio
+from msgspec import structs
+
+from server.engine.messages import (
+    Cancel,
+    Delta,
+    Detokenize,
+    Done,
+    Embed,
+    Embeddings,
+    FromWorker,
+    Generate,
+    GetStats,
+    LoadFailed,
+    LoadProgress,
+    LoadSpec,
+    ModelInfo,
+    Ready,
+    Refused,
+    Shutdown,
+    Stats,
+    Steps,
+    Text,
+    Tokenize,
+    Tokens,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+from server.errors import LoadError, RequestError
+
+LOG_LINES_KEPT = 40
+MESSAGES_IN_FLIGHT = 4096
+
+Progress = Callable[[LoadProgress], None]
+Answer = Tokens | Text | Embeddings | Stats
+
+
+class _Stream:
+    """The undelivered results of one request. Deltas of one choice merge while nobody reads, so a slow reader costs no queue."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Delta | Done | RequestError] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, item: Delta | Done | RequestError) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if isinstance(item, Delta) and isinstance(last, Delta) and last.index == item.index and last.finish is None:
+            self._waiting[-1] = _merge(last, item)
+        else:
+            self._waiting.append(item)
+        self._arrived.set()
+
+    async def get(self) -> Delta | Done:
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        item = self._waiting.popleft()
+        if isinstance(item, RequestError):
+            raise item
+        return item
+
+
+def _merge(first: Delta, second: Delta) -> Delta:
+    return structs.replace(
+        second,
+        text=first.text + second.text,
+        tokens=first.tokens + second.tokens,
+        logprobs=first.logprobs + second.logprobs,
+        prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
+    )
+
+
+class Engine:
+    """A loaded model in a process of its own.
+
+    Attributes:
+        spec: what was asked to be loaded.
+        info: what the model turned out to be.
+    """
+
+    def __init__(self, spec: LoadSpec, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.spec = spec
+        self.info: ModelInfo
+        self._process = process
+        self._folder = folder
+        self._context = zmq.asyncio.Context()
+        self._push = zmq.Context.shadow(self._context).socket(zmq.PUSH)
+        self._pull: zmq.asyncio.Socket = self._context.socket(zmq.PULL)
+        self._ids = itertools.count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.died = asyncio.Event()
+
+    @classmethod
+    async def start(cls, spec: LoadSpec, *, on_progress: Progress | None = None) -> Self:
+        """Start a worker and load a model into it.
+
+        Args:
+            spec: the model file, its placement and its limits.
+            on_progress: called with each `LoadProgress` while weights are read.
+
+        Raises:
+            LoadError: the model could not be loaded, or its worker died while loading.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="brim-"))  # mkdtemp gives mode 0700
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server.engine.worker",
+            str(folder),
+            stdin=asyncio.subprocess.PIPE,  # its end tells the worker that the server is gone
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is the server's to handle
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        engine = cls(spec, process, folder)
+        try:
+            await engine._load(on_progress)
+        except BaseException:
+            await engine.kill()
+            raise
+        return engine
+
+    async def _load(self, on_progress: Progress | None) -> None:
+        self._tasks.append(asyncio.create_task(self._keep_log()))
+        self._push.set_hwm(MESSAGES_IN_FLIGHT)
+        self._push.setsockopt(zmq.LINGER, 0)
+        self._pull.set_hwm(0)
+        self._push.bind(f"ipc://{self._folder}/requests")
+        self._pull.bind(f"ipc://{self._folder}/results")
+        self._send(self.spec)
+        exited = asyncio.create_task(self._process.wait())
+        try:
+            while True:
+                receiving = asyncio.ensure_future(self._receive())
+                await asyncio.wait({receiving, exited}, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    raise LoadError(f"{self.spec.name}: {self._cause_of_death()}", out_of_memory=self._ran_out_of_memory())
+                message = receiving.result()
+                if isinstance(message, LoadProgress) and on_progress:
+                    on_progress(message)
+                elif isinstance(message, LoadFailed):
+                    raise LoadError(message.message, out_of_memory=message.out_of_memory)
+                elif isinstance(message, Ready):
+                    self.info = message.info
+                    break
+        finally:
+            if not exited.done():
+                exited.cancel()
+        self._tasks.append(asyncio.create_task(self._deliver()))
+        self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
+        """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels the request.
+
+        Raises:
+            RequestError: the worker refused the request, or died while answering it.
+        """
+        number = next(self._ids)
+        stream = self._streams[number] = _Stream()
+        over = False
+        try:
+            self._send(structs.replace(request, id=number))
+            while not over:
+                item = await stream.get()
+                over = isinstance(item, Done)
+                yield item
+        except RequestError:
+            over = True
+            raise
+        finally:
+            del self._streams[number]
+            if not over and self.alive:
+                with contextlib.suppress(RequestError):
+                    self._send(Cancel(number))
+
+    async def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True, pieces: bool = False
+    ) -> Tokens:
+        """Turn text into token ids; with `pieces`, also each token's bytes."""
+        number = next(self._ids)
+        message = Tokenize(id=number, text=text, add_special=add_special, parse_special=parse_special, pieces=pieces)
+        answer = await self._ask(number, message)
+        assert isinstance(answer, Tokens)
+        return answer
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Turn token ids into text. Raises RequestError for an id outside the vocabulary."""
+        number = next(self._ids)
+        answer = await self._ask(number, Detokenize(number, tokens))
+        assert isinstance(answer, Text)
+        return answer.text
+
+    async def embed(self, inputs: list[str | list[int]]) -> Embeddings:
+        """Embed texts or token lists. Raises RequestError where the model gives no embeddings or an input is too long."""
+        number = next(self._ids)
+        answer = await self._ask(number, Embed(id=number, inputs=inputs))
+        assert isinstance(answer, Embeddings)
+        return answer
+
+    async def stats(self) -> Stats:
+        """The worker's counters, gauges and histograms, as they stand now."""
+        number = next(self._ids)
+        answer = await self._ask(number, GetStats(number))
+        assert isinstance(answer, Stats)
+        return answer
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker runs and takes requests."""
+        return self._process.returncode is None and not self._stopping
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> int:
+        """How many requests have been submitted and are not over."""
+        return len(self._streams) + len(self._answers)
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Let running requests end for at most `grace` seconds, then end the worker. Safe to call twice."""
+        if self.alive:
+            self._stopping = True
+            with contextlib.suppress(RequestError):
+                self._send(Shutdown(grace))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), grace + 3.0)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End the worker at once and free everything that belonged to it."""
+        self._stopping = True
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        self._fail_everything("the model was stopped")
+        for task in self._tasks:
+            task.cancel()
+        self._push.close()
+        self._pull.close()
+        self._context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self, message: ToWorker) -> None:
+        try:
+            self._push.send(encode(message), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            raise RequestError(
+                "the model cannot take more requests right now; try again shortly", status=503, retry_after=1.0
+            ) from error
+
+    async def _receive(self) -> FromWorker:
+        return decode_from_worker(await self._pull.recv())
+
+    async def _ask(self, number: int, message: ToWorker) -> Answer:
+        future = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(message)
+            return await future
+        finally:
+            del self._answers[number]
+
+    async def _deliver(self) -> None:
+        while True:
+            message = await self._receive()
+            match message:
+                case Steps(deltas, done):
+                    for item in itertools.chain(deltas, done):
+                        if stream := self._streams.get(item.id):
+                            stream.put(item)
+                case Refused():
+                    self._fail(message.id, _as_error(message))
+                case Tokens() | Text() | Embeddings() | Stats():
+                    answer = self._answers.get(message.id)
+                    if answer and not answer.done():
+                        answer.set_result(message)
+                case _:
+                    pass
+
+    def _fail(self, number: int, error: RequestError) -> None:
+        if stream := self._streams.get(number):
+            stream.put(error)
+        answer = self._answers.get(number)
+        if answer and not answer.done():
+            answer.set_exception(error)
+
+    def _fail_everything(self, message: str) -> None:
+        for number in [*self._streams, *self._answers]:
+            self._fail(number, RequestError(message, status=503, code="model_unavailable", retry_after=1.0))
+
+    async def _watch(self) -> None:
+        await self._process.wait()
+        if not self._stopping:
+            self._fail_everything(f"the process of {self.spec.name} ended while answering: {self._cause_of_death()}")
+        self.died.set()
+
+    async def _keep_log(self) -> None:
+        assert self._process.stderr
+        debug = bool(os.environ.get("BRIM_DEBUG"))
+        while line := await self._process.stderr.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            self._log.append(text)
+            if debug:
+                print(text, file=sys.stderr)
+
+    def _cause_of_death(self) -> str:
+        code = self._process.returncode
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        told = next((line for line in reversed(self._log) if line.strip()), "")
+        return f"{how}; its last words: {told}" if told else how
+
+    def _ran_out_of_memory(self) -> bool:
+        words = "\n".join(self._log).lower()
+        return "out of memory" in words or "failed to allocate" in words
+
+
+def _as_error(refused: Refused) -> RequestError:
+    return RequestError(
+        refused.message,
+        status=refused.status,
+        code=refused.code,
+        param=refused.param,
+        retry_after=refused.retry_after,
+    )

@@ -1,0 +1,1 @@
+"""Which devices there are, what a model needs on each, and what goes where."""
