@@ -1,0 +1,173 @@
+"""Renders messages into prompt text with a model's own Jinja chat template, in a sandbox.
+
+The environment has what templates on the Hugging Face hub rely on: `raise_exception`, `strftime_now`, a `tojson` that
+does not escape HTML, loop controls, and the `generation` tag.
+Source: https://huggingface.co/docs/transformers/chat_templating_writing
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from server.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jinja2 import Template
+    from jinja2.parser import Parser
+
+Message = dict[str, Any]
+
+CHATML = """\
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' + (message.content or '') + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The text a model is given, and the character offsets in it at which messages end."""
+
+    text: str
+    boundaries: list[int]
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    Args:
+        source: the Jinja source; None takes ChatML.
+        special_tokens: texts under the names templates use (`bos_token`, `eos_token`, ...).
+
+    A template that does not compile is reported by `render`: a model whose template is broken can still complete text.
+    """
+
+    def __init__(self, source: str | None, special_tokens: Mapping[str, str] | None = None) -> None:
+        self.source = source or CHATML
+        self._globals = dict(special_tokens or {})
+        self._template: Template | None = None
+        self._fault: RequestError | None = None
+        try:
+            self._template = _ENVIRONMENT.from_string(self.source)
+        except TemplateSyntaxError as error:
+            self._fault = _template_fault(error.message or "syntax error", error.lineno)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """Turn a conversation into a prompt that ends where the assistant's answer begins.
+
+        Args:
+            messages: the turns, in OpenAI's form with plain text content.
+            tools: the functions offered, in OpenAI's form.
+            variables: further variables for the template (`chat_template_kwargs`).
+
+        Raises:
+            RequestError: the template does not compile, fails, or refuses these messages; the message names its line.
+        """
+        names = {**self._globals, **(variables or {}), "tools": list(tools) if tools else None}
+        text = self._render(messages, {**names, "add_generation_prompt": True})
+        return Prompt(text, self._boundaries(text, messages, names))
+
+    def _render(self, messages: Sequence[Message], names: Mapping[str, Any]) -> str:
+        if self._template is None:
+            assert self._fault
+            raise self._fault
+        try:
+            return self._template.render(names, messages=list(messages))
+        except RequestError:
+            raise
+        except Exception as error:  # a template can raise anything: it is the model author's program
+            raise _template_fault(str(error), _line_in_template(error)) from error
+
+    def _boundaries(self, text: str, messages: Sequence[Message], names: Mapping[str, Any]) -> list[int]:
+        """Where the system message, the message before the last, and the last one end, as far as the text shows it.
+
+        A template may render a message differently once others follow it; an offset counts only if the shorter
+        conversation's text is where the longer one's begins.
+        """
+        lengths = {len(messages) - 1, len(messages)}
+        if messages and messages[0]["role"] == "system":
+            lengths.add(1)
+        found: set[int] = set()
+        for length in lengths - {0}:
+            try:
+                part = self._render(messages[:length], {**names, "add_generation_prompt": False})
+            except RequestError:
+                continue
+            if part and text.startswith(part):
+                found.add(len(part))
+        return sorted(found)
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}...{% endgeneration %}` marks the assistant's text for training; here it renders its content."""
+
+    tags = {"generation"}  # noqa: RUF012 -- Jinja's own way to declare it
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update({"raise_exception": _raise_exception, "strftime_now": _strftime_now})
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+def _line_in_template(error: BaseException) -> int | None:
+    """The template's line at which an exception arose: Jinja rewrites tracebacks to point into the template."""
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == "<template>":
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _template_fault(reason: str, line: int | None) -> RequestError:
+    where = f" at line {line}" if line else ""
+    return RequestError(
+        f"the model's chat template failed{where}: {reason}", code="chat_template_error", param="messages"
+    )

@@ -1,0 +1,144 @@
+"""What can be configured: command-line flags over BRIM_* variables over brim.toml over these defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import platformdirs
+import psutil
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.errors import BrimError
+from server.sizes import Size
+
+LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _layers(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+GpuLayers = Annotated[Literal["auto", "all"] | Annotated[int, Field(ge=0)], BeforeValidator(_layers)]
+
+
+def _config_files() -> list[Path]:
+    return [Path(platformdirs.user_config_dir("brim")) / "brim.toml", Path("brim.toml")]
+
+
+def _default_ram_cache() -> int:
+    return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT_RAM_CACHE)
+
+
+class Settings(BaseSettings):
+    """Everything `brim serve` can be told. Sizes are in bytes, lengths in tokens, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="BRIM_", extra="forbid", frozen=True)
+
+    models: CommaList = ()
+    """Models to load at the start: names in the store or paths of GGUF files."""
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    ctx: int = Field(0, ge=0)
+    """Context length of one request; 0 takes the model's own, as far as memory allows."""
+    parallel: int = Field(8, ge=1, le=256)
+    gpu_layers: GpuLayers = "auto"
+    vram_budget: Size | None = None
+    kv_type: Literal["f16", "q8_0", "q4_0", "f32"] = "f16"
+    cache_ram: Size = Field(default_factory=_default_ram_cache)
+    cache_disk: Size = 0
+    rpc: CommaList = ()
+    api_key: CommaList = Field((), repr=False)
+    no_key: bool = False
+    """Allow listening beyond this machine without a key."""
+    allowed_hosts: CommaList = ()
+    """Host names, beside this machine's own, under which clients may address the server."""
+    allowed_origins: CommaList = ()
+    """Origins of web pages, beside local ones, that may call the server."""
+    draft: str | None = None
+    threads: int = Field(0, ge=0)
+    log_prompts: bool = False
+    debug: bool = False
+    grace: float = Field(30.0, ge=0)
+    """How long running requests may take to end after SIGTERM."""
+    max_body: Size = 16 * 1024**2
+    """Largest request body."""
+    cache_dir: Path = Path(platformdirs.user_cache_dir("brim")) / "kv"
+    state_dir: Path = Path(platformdirs.user_state_dir("brim"))
+
+    @field_validator("models", "rpc", "api_key", "allowed_hosts", "allowed_origins", mode="after")
+    @classmethod
+    def _no_empty_entries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("an entry is empty")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then brim.toml of this folder over the user's."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_files())
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """Read the settings; `flags` are those given on the command line, None where one was not.
+
+        Raises:
+            BrimError: a value is wrong (the message names it), or a brim.toml cannot be read.
+        """
+        try:
+            settings = cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            raise BrimError(_explain(error)) from error
+        except ValueError as error:  # what tomllib raises
+            raise BrimError(f"brim.toml cannot be read: {error}") from error
+        settings.require_key()
+        return settings
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def require_key(self) -> None:
+        """Refuse to listen beyond this machine without a key. Raises BrimError."""
+        if not (self.is_local or self.api_key or self.no_key):
+            raise BrimError(
+                f"listening on {self.host} lets other machines in: give --api-key KEY, or --no-key to allow anyone"
+            )
+
+
+def _explain(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False)
+    name = str(faults[0]["loc"][0]) if faults[0]["loc"] else "settings"
+    if faults[0]["type"] == "extra_forbidden":
+        return f"brim.toml: there is no setting '{name}'"
+    reasons = [fault["msg"].removeprefix("Value error, ") for fault in faults if fault["loc"][:1] == (name,)]
+    given = "" if name == "api_key" else f" (given: {faults[0]['input']!r})"
+    return f"{name.replace('_', '-')}: {', or '.join(dict.fromkeys(reasons))}{given}"
