@@ -58,7 +58,7 @@ class ChatTemplate:
         self._template: Template | None = None
         self._fault: RequestError | None = None
         try:
-            self._template = _ENVIRONMENT.from_string(self.source)
+            self._template = _ENVIRONMENT.from_string(self.source, globals=_GLOBALS)
         except TemplateSyntaxError as error:
             self._fault = _template_fault(error.message or "syntax error", error.lineno)
 
@@ -148,11 +148,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals.update({"raise_exception": _raise_exception, "strftime_now": _strftime_now})
     return environment
 
 
 _ENVIRONMENT = _environment()
+_GLOBALS = {**_ENVIRONMENT.globals, "raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
 
 def _line_in_template(error: BaseException) -> int | None:
