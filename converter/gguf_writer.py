@@ -1,0 +1,156 @@
+"""Writes a GGUF file: the header at once, then the tensors in chunks of rows, by several threads side by side.
+
+Memory stays small however large the model is: a chunk is read, converted, written at its place and forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from converter.errors import ConversionError
+from converter.gguf_format import Field, TensorInfo, TensorType, encode_header, lay_out
+from converter.transcode import transcode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from converter.tensor_data import TensorData
+
+    Progress = Callable[[int, int], None]
+    """Called from the writing thread with the source bytes done and the source bytes in all."""
+
+CHUNK_ELEMENTS = 1 << 20
+"""About 4 MiB as float32: small beside any cache or budget, large beside the cost of handing it to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """A tensor to write: its name in GGUF, the type it gets, and where its values come from."""
+
+    name: str
+    type: TensorType
+    data: TensorData
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    tensor: OutputTensor
+    first_row: int
+    rows: int
+    offset: int
+
+
+def physical_cores() -> int:
+    """Cores this process may use, hyper-threads not counted: quantizing gains nothing from them."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+def write_gguf(
+    path: Path,
+    fields: Mapping[str, Field],
+    tensors: Sequence[OutputTensor],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Writes `path`, complete or not at all: under a temporary name beside it, then renamed.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ConversionError: the disk is too small, or a tensor's values do not fit its type.
+    """
+    infos = lay_out([(tensor.name, tensor.data.shape, tensor.type) for tensor in tensors])
+    header = encode_header(fields, infos)
+    size = len(header) + (infos[-1].offset + infos[-1].nbytes if infos else 0)
+    chunks = [
+        chunk for tensor, info in zip(tensors, infos, strict=True) for chunk in _chunks(tensor, info, len(header))
+    ]
+    total = sum(_source_bytes(chunk) for chunk in chunks)
+
+    with _replacing(path, size) as descriptor:
+        os.pwrite(descriptor, header, 0)
+        os.ftruncate(descriptor, size)
+        with ThreadPoolExecutor(threads or physical_cores()) as pool:
+            done = 0
+            try:
+                for finished in pool.map(_write_chunk, repeat(descriptor), chunks):
+                    done += finished
+                    if progress is not None:
+                        progress(done, total)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return size
+
+
+def _chunks(tensor: OutputTensor, info: TensorInfo, data_start: int) -> Iterator[_Chunk]:
+    rows, columns = prod(info.shape[:-1]), info.shape[-1]
+    group = tensor.data.row_group
+    step = max(CHUNK_ELEMENTS // columns // group, 1) * group
+    for first in range(0, rows, step):
+        offset = data_start + info.offset + first * info.type.row_bytes(columns)
+        yield _Chunk(tensor, first, min(step, rows - first), offset)
+
+
+def _source_bytes(chunk: _Chunk) -> int:
+    data = chunk.tensor.data
+    return chunk.rows * data.type.row_bytes(data.shape[-1])
+
+
+def _write_chunk(descriptor: int, chunk: _Chunk) -> int:
+    data = chunk.tensor.data
+    rows = data.read_rows(chunk.first_row, chunk.rows)
+    try:
+        encoded = transcode(rows, data.type, chunk.tensor.type).data.cast("B")
+    except ConversionError as error:
+        raise ConversionError(
+            f"Tensor {chunk.tensor.name} cannot be written as {chunk.tensor.type.name}: {error}."
+        ) from error
+    written = 0
+    while written < len(encoded):
+        written += os.pwrite(descriptor, encoded[written:], chunk.offset + written)
+    return rows.nbytes
+
+
+@contextmanager
+def _replacing(path: Path, size: int) -> Generator[int]:
+    """A new file's descriptor; the file takes the place of `path` when all went well, else it leaves no trace."""
+    folder = path.parent
+    try:
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise ConversionError(f"{folder} has {free:,} bytes free, and {path.name} needs {size:,}.")
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=folder)
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+            os.fchmod(descriptor, 0o666 & ~_umask())
+        finally:
+            os.close(descriptor)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
