@@ -154,7 +154,7 @@ class Store:
 
     def copy(self, source: str, target: str) -> Manifest:
         """Give a model a second name; the files are shared. A model that had the name loses it."""
-        manifest = structs.replace(self.get(source), name=str(ModelName.parse(target)))
+        manifest = structs.replace(self.get(source), name=str(ModelName.parse(target)), bundled=False)
         with self._changing():
             self._put(manifest)
         return manifest
