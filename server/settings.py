@@ -41,6 +41,12 @@ def _config_files() -> list[Path]:
     return [Path(platformdirs.user_config_dir("brim")) / "brim.toml", Path("brim.toml")]
 
 
+def _in_home(name: str) -> Path:
+    from server.models.store import home
+
+    return home() / name
+
+
 def _default_ram_cache() -> int:
     return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT_RAM_CACHE)
 
@@ -78,8 +84,8 @@ class Settings(BaseSettings):
     """How long running requests may take to end after SIGTERM."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""
-    cache_dir: Path = Path(platformdirs.user_cache_dir("brim")) / "kv"
-    state_dir: Path = Path(platformdirs.user_state_dir("brim"))
+    cache_dir: Path = Field(default_factory=lambda: _in_home("kv"))
+    state_dir: Path = Field(default_factory=lambda: _in_home("state"))
 
     @field_validator("models", "rpc", "api_key", "allowed_hosts", "allowed_origins", mode="after")
     @classmethod

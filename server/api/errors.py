@@ -1,0 +1,144 @@
+"""How errors leave the server: one sentence in OpenAI's error object, whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from server.errors import BrimError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class UserError(msgspec.Struct):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+def error_object(error: RequestError) -> UserError:
+    """Translate an error into OpenAI's form."""
+    kind = "server_error" if error.status >= 500 else _TYPES.get(error.status, "invalid_request_error")
+    return UserError(error.message, kind, error.param, error.code)
+
+
+def error_body(error: RequestError) -> bytes:
+    """The JSON text of an error response."""
+    return msgspec.json.encode({"error": error_object(error)})
+
+
+def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:
+    """The response for an error, with Retry-After where the same request may succeed later."""
+    all_headers = dict(headers or {})
+    if error.retry_after is not None:
+        all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.status == 401:
+        all_headers["WWW-Authenticate"] = "Bearer"
+    return Response(error_body(error), error.status, all_headers, media_type="application/json")
+
+
+def as_request_error(error: BrimError) -> RequestError:
+    """An error of the server's own making that a request ran into, such as a model that cannot be loaded."""
+    return error if isinstance(error, RequestError) else RequestError(str(error), status=503, code="model_unavailable")
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of an application leave in this form."""
+    app.add_exception_handler(BrimError, _on_brim_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+async def _on_brim_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BrimError)
+    return error_response(as_request_error(error))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(explain(error.errors(), error.body))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404:
+        message, code = f"there is nothing at {path}; the routes are listed at /docs", "not_found"
+    elif error.status_code == 405:
+        message, code = f"{path} does not take {request.method}", "method_not_allowed"
+    else:
+        message, code = str(error.detail), None
+    return error_response(RequestError(message, status=error.status_code, code=code), error.headers)
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    message = "something went wrong in the server; its log says more when it runs with --debug"
+    return error_response(RequestError(message, status=500, code="internal_error"))
+
+
+def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:
+    """Put what Pydantic found into one sentence about the first field at fault.
+
+    Args:
+        faults: Pydantic's error list; the first element of each location is where the value came from (`body`).
+        body: the request's body, in which a location is looked up: a location also holds names of union members.
+    """
+    first = faults[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it ends too early")
+        return RequestError(
+            f"the body is not valid JSON: {reason} at character {first['loc'][-1]}", code="invalid_json"
+        )
+    param = _param(first["loc"][1:], body)
+    if not param:
+        return RequestError("the body must be a JSON object, sent with Content-Type: application/json")
+    at_same_place = [fault for fault in faults if _param(fault["loc"][1:], body) == param]
+    if first["type"] == "missing":
+        return RequestError(f"'{param}' is missing", code="missing_required_parameter", param=param)
+    if first["type"] == "extra_forbidden":
+        return RequestError(f"'{param}' is not a known field of this request", code="unknown_parameter", param=param)
+    reasons = dict.fromkeys(_reason(str(fault["msg"])) for fault in at_same_place)
+    return RequestError(f"'{param}': {', or '.join(reasons)}", code="invalid_value", param=param)
+
+
+def _reason(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"it {message}" if message.startswith("should") else message
+
+
+def _param(location: Sequence[str | int], body: object) -> str:
+    """Write a location as `messages[0].content`, leaving out what is no part of the body."""
+    text, here = "", body
+    for part in location:
+        if isinstance(part, int):
+            if isinstance(here, list):
+                items = cast("list[object]", here)
+                text, here = f"{text}[{part}]", items[part] if part < len(items) else None
+        elif isinstance(here, dict):
+            fields = cast("dict[str, object]", here)
+            text, here = f"{text}.{part}" if text else part, fields.get(part)
+    return text

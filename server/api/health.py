@@ -1,0 +1,32 @@
+"""GET /health: whether a request would be answered now."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.api.context import ContextOf
+
+router = APIRouter(tags=["Operation"])
+
+
+@router.get("/health", summary="Tell whether the models can answer")
+async def health(request: Request, context: ContextOf) -> Response:
+    """200 once every wanted model can answer; before, 503 with each model's state and how far it has been loaded."""
+    statuses = context.manager.statuses()
+    if request.app.state.traffic.draining:
+        return _answer(503, {"status": "shutting down"})
+    models = [
+        {"model": status.name, "state": status.state, "reason": status.stage, "progress": round(status.progress, 3)}
+        for status in statuses
+        if status.state != "ready"
+    ]
+    if not models:
+        return _answer(200, {"status": "ok"})
+    loading = all(status.state in ("ready", "loading") for status in statuses)
+    return _answer(503, {"status": "loading" if loading else "unavailable", "models": models})
+
+
+def _answer(status: int, content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")

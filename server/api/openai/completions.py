@@ -1,0 +1,159 @@
+"""POST /v1/completions: text in, its continuation out."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from msgspec import structs
+from starlette.responses import Response
+
+from server.api.context import Context, ContextOf
+from server.api.openai.completion_request import CompletionRequest
+from server.api.openai.generation import gather_choices
+from server.api.openai.output import (
+    ChunkWriter,
+    Finish,
+    TextLogprobs,
+    TextLogprobWriter,
+    UsageObject,
+    add_usage,
+    fingerprint,
+    finish_reason,
+    new_id,
+    now,
+    timings,
+)
+from server.api.streaming import DONE_EVENT, error_event, gather, merge, stream_events, while_connected
+from server.engine.messages import Delta, Done, Generate, Usage
+from server.errors import RequestError
+from server.models.manager import LoadedModel
+
+router = APIRouter(tags=["OpenAI"])
+encode = msgspec.json.encode
+
+
+class TextChoice(msgspec.Struct):
+    """One continuation."""
+
+    text: str
+    index: int
+    finish_reason: Finish
+    logprobs: TextLogprobs | None
+
+
+class Completion(msgspec.Struct, omit_defaults=True):
+    """The whole answer of a request that does not stream."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: UsageObject
+    timings: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One prompt of a request, and the text before its continuation where that is wanted back (`echo`)."""
+
+    request: Generate
+    echo: str
+
+    def logprob_writer(self) -> TextLogprobWriter:
+        """Counts offsets from the prompt's beginning."""
+        prompt = self.request.prompt
+        return TextLogprobWriter(0 if self.echo or isinstance(prompt, list) else len(prompt))
+
+
+@router.post("/v1/completions", summary="Continue a text")
+async def completions(body: CompletionRequest, request: Request, context: ContextOf) -> Response:
+    """Continue one or several prompts, whole or as a stream of server-sent events."""
+    if body.stream:
+        return await stream_events(request, _stream(body, context))
+    return Response(await while_connected(request, _answer(body, context)), media_type="application/json")
+
+
+async def _jobs(body: CompletionRequest, model: LoadedModel, context: Context) -> list[_Job]:
+    jobs: list[_Job] = []
+    for prompt in body.prompts():
+        request = body.generate(prompt, model, context.partition)
+        context.log_prompt(model.name, request)
+        echo = ""
+        if body.echo:
+            echo = prompt if isinstance(prompt, str) else await model.engine.detokenize(prompt)
+        jobs.append(_Job(request, echo))
+    return jobs
+
+
+async def _answer(body: CompletionRequest, context: Context) -> bytes:
+    model = await context.manager.get(body.model)
+    jobs = await _jobs(body, model, context)
+    answers = await gather([gather_choices(model.engine, job.request) for job in jobs])
+    choices = [
+        TextChoice(
+            text=job.echo + choice.text,
+            index=number * job.request.n + index,
+            finish_reason=finish_reason(choice.finish),
+            logprobs=job.logprob_writer().write(choice.logprobs) if body.logprobs is not None else None,
+        )
+        for number, (job, (answer, _)) in enumerate(zip(jobs, answers, strict=True))
+        for index, choice in enumerate(answer)
+    ]
+    usages = [usage for _, usage in answers]
+    completion = Completion(
+        id=new_id("cmpl"),
+        object="text_completion",
+        created=now(),
+        model=model.name,
+        system_fingerprint=fingerprint(model),
+        choices=choices,
+        usage=add_usage(usages),
+        timings=timings(usages[-1]) if body.timings else None,
+    )
+    return encode(completion)
+
+
+async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[bytes]:
+    model = await context.manager.get(body.model)
+    jobs = await _jobs(body, model, context)
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    chunks = ChunkWriter("cmpl", "text_completion", model, with_usage=with_usage)
+    n = body.n or 1
+    echoes = [job.echo for job in jobs for _ in range(n)]
+    writers = [job.logprob_writer() for job in jobs for _ in range(n)] if body.logprobs is not None else []
+    usages: list[Usage] = []
+    begun = False
+    async with aclosing(merge([model.engine.generate(job.request) for job in jobs])) as items:
+        try:
+            async for number, item in items:
+                if isinstance(item, Done):
+                    usages.append(item.usage)
+                    continue
+                index = number * n + item.index
+                text, echoes[index] = echoes[index] + item.text, ""
+                delta = structs.replace(item, index=index, text=text)
+                if event := _events_of(delta, chunks, writers[index] if writers else None):
+                    begun = True
+                    yield event
+        except RequestError as error:
+            if not begun:
+                raise
+            yield error_event(error)
+            return
+    if with_usage or body.timings:
+        yield chunks.last(usages, with_usage=with_usage, with_timings=bool(body.timings))
+    yield DONE_EVENT
+
+
+def _events_of(delta: Delta, chunks: ChunkWriter, writer: TextLogprobWriter | None) -> bytes:
+    """The event that tells of a delta, or nothing while it holds nothing to tell."""
+    if not (delta.text or delta.logprobs or delta.prompt_logprobs or delta.finish):
+        return b""
+    logprobs = encode(writer.write(delta.prompt_logprobs + delta.logprobs)) if writer else b"null"
+    opened = b'{"index":%d,"text":%b,"logprobs":%b' % (delta.index, encode(delta.text), logprobs)
+    return chunks.choice(opened, finish_reason(delta.finish) if delta.finish else None)

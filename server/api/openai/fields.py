@@ -1,0 +1,170 @@
+"""The request fields that chat completions and completions share, and their translation into the engine's form.
+
+Every field of OpenAI's reference is here or in the endpoint's own schema: honoured, refused by name (`NotYet`), or
+accepted because it means nothing on one's own machine (`MeaninglessFields`). Any other field is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import structs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from server.engine.messages import Generate, Sampling
+
+if TYPE_CHECKING:
+    from server.models.parameters import Parameters
+
+MOST_STOP_STRINGS = 4
+LONGEST_STOP_STRING = 1000
+MOST_CHOICES = 128
+MOST_TOP_LOGPROBS = 20
+
+SeedNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class StrictModel(BaseModel):
+    """A part of a request: no type is coerced, no unknown field passes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class MeaninglessFields(StrictModel):
+    """Fields of OpenAI's that are accepted and have no effect: there is no account, fleet or archive behind brim."""
+
+    user: Any = None
+    store: Any = None
+    metadata: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+
+
+class StreamOptions(StrictModel):
+    """What a stream carries beside text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    """Accepted and without effect: it pads events against eavesdroppers on a network."""
+
+
+def _refuse(value: Any) -> None:
+    if value not in (None, [], {}):
+        raise ValueError("brim does not support it yet")
+
+
+NotYet = Annotated[Any, BeforeValidator(_refuse)]
+"""A field that is known and has its place to come: anything but null, [] and {} is refused."""
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+StopStrings = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP_STRING)]],
+    Field(max_length=MOST_STOP_STRINGS),
+    BeforeValidator(_one_or_many, json_schema_input_type=str | list[str]),
+]
+
+
+class GenerationFields(MeaninglessFields):
+    """What says how to generate. None means: not said, so the model's own default holds."""
+
+    model: str | None = None
+    """A model's name; may be left out where just one is loaded."""
+    temperature: float | None = Field(None, ge=0)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    """0 and -1 keep all tokens."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: SeedNumber | None = None
+    stop: StopStrings | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(None, gt=0)
+    repeat_last_n: int | None = Field(None, ge=-1)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    """Token ids, as strings, to what is added to their logits."""
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool | None = None
+    cache_salt: str | None = None
+    """Prefixes are shared only between requests of the same salt."""
+    cache_prompt: bool | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    max_time: float | None = Field(None, gt=0)
+    """Seconds after which generation ends with what there is."""
+    timings: bool | None = None
+    """Add llama-server's `timings` to the answer."""
+    grammar: NotYet = None
+    guided_json: NotYet = None
+    guided_regex: NotYet = None
+    guided_choice: NotYet = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for token in value or {}:
+            if not token.isdecimal():
+                raise ValueError(f"its keys are token ids, and {token!r} is not one")
+        return value
+
+    def to_generate(
+        self,
+        prompt: str | list[int],
+        *,
+        defaults: Parameters,
+        partition: str,
+        max_tokens: int | None,
+        logprobs: int | None,
+    ) -> Generate:
+        """The engine's form of this request.
+
+        Args:
+            prompt: text or token ids.
+            defaults: the model's own parameters, for what the request leaves open.
+            partition: the caller's cache partition, divided further here by the request's salt.
+            max_tokens: the longest answer; None takes the model's default.
+            logprobs: how many alternatives to report for each token; None reports none.
+        """
+        if max_tokens is None and defaults.num_predict is not None and defaults.num_predict > 0:
+            max_tokens = defaults.num_predict
+        return Generate(
+            id=0,
+            prompt=prompt,
+            n=self.n or 1,
+            best_of=self.n or 1,
+            sampling=self._sampling(defaults),
+            max_tokens=max_tokens,
+            stop=self.stop if self.stop is not None else list(defaults.stop),
+            ignore_eos=bool(self.ignore_eos),
+            logprobs=logprobs,
+            partition=partition if not self.cache_salt else f"{partition}:{_digest(self.cache_salt)}",
+            priority=self.priority or 0,
+            max_time=self.max_time,
+            cache_prompt=self.cache_prompt is not False,
+        )
+
+    def _sampling(self, defaults: Parameters) -> Sampling:
+        chosen: dict[str, Any] = {}
+        for name in _SAMPLING_NAMES:
+            asked = getattr(self, name)
+            value = asked if asked is not None else getattr(defaults, name)
+            if value is not None:
+                chosen[name] = value
+        if chosen.get("top_k") == -1:
+            chosen["top_k"] = 0
+        bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
+        return Sampling(**chosen, logit_bias=bias)
+
+
+_SAMPLING_NAMES = tuple(field.name for field in structs.fields(Sampling) if field.name != "logit_bias")
+
+
+def _digest(salt: str) -> str:
+    return hashlib.sha256(salt.encode()).hexdigest()[:32]

@@ -1,0 +1,56 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from server.api.context import Context, ContextOf
+from server.errors import RequestError
+
+router = APIRouter(tags=["OpenAI"])
+
+
+class ModelObject(msgspec.Struct, omit_defaults=True):
+    """OpenAI's model object, with what clients like to know beside it."""
+
+    id: str
+    created: int
+    object: str = ""
+    owned_by: str = ""
+    loaded: bool | None = None
+    context_length: int | None = None
+
+
+def _models(context: Context) -> dict[str, ModelObject]:
+    started = context.started_at
+    found = {
+        manifest.name: ModelObject(manifest.name, int(manifest.created.timestamp()), "model", "brim", False)
+        for manifest in context.manager.store.list()
+    }
+    for status in context.manager.statuses():
+        one = found.setdefault(status.name, ModelObject(status.name, started, "model", "brim", False))
+        if status.model:
+            one.loaded = True
+            one.context_length = status.model.info.context
+    return found
+
+
+def _json(content: Any) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+@router.get("/v1/models", summary="List models")
+async def list_models(context: ContextOf) -> Response:
+    """The models that requests may name: the loaded ones and those in the store."""
+    return _json({"object": "list", "data": list(_models(context).values())})
+
+
+@router.get("/v1/models/{name:path}", summary="Describe a model")
+async def describe_model(name: str, context: ContextOf) -> Response:
+    """One of the models that requests may name."""
+    model = _models(context).get(name.removesuffix(":latest"))
+    if model is None:
+        raise RequestError(f"there is no model '{name}'", status=404, code="model_not_found", param="model")
+    return _json(model)

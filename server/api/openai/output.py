@@ -1,0 +1,196 @@
+"""The parts that OpenAI's answers share: token counts, timings and log-probabilities."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from server.engine.messages import FinishReason, TokenLogprob, Usage
+    from server.models.manager import LoadedModel
+
+Finish = Literal["stop", "length"]
+
+
+class TokenDetails(Struct):
+    """How many of the prompt's tokens were found in the prefix cache."""
+
+    cached_tokens: int
+
+
+class UsageObject(Struct):
+    """OpenAI's `usage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: TokenDetails
+
+
+class TopLogprob(Struct):
+    """One of a token's likeliest alternatives."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    """A generated token in chat form."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob] = field(default_factory=list[TopLogprob])
+
+
+class ChatLogprobs(Struct):
+    """The tokens of a chat answer, or of one event of its stream."""
+
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class TextLogprobs(Struct):
+    """The tokens of a completion: four lists side by side. A prompt's first token has no log-probability."""
+
+    tokens: list[str] = field(default_factory=list[str])
+    token_logprobs: list[float | None] = field(default_factory=list["float | None"])
+    top_logprobs: list[dict[str, float] | None] = field(default_factory=list["dict[str, float] | None"])
+    text_offset: list[int] = field(default_factory=list[int])
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as `chatcmpl-4be1...`."""
+    return f"{prefix}-{secrets.token_hex(16)}"
+
+
+def now() -> int:
+    """Seconds since the epoch."""
+    return int(time.time())
+
+
+def finish_reason(reason: FinishReason) -> Finish:
+    """OpenAI knows two of our reasons: an answer cut short by a limit, of tokens or of time, and one that ended."""
+    return "length" if reason in ("length", "time") else "stop"
+
+
+def add_usage(parts: Iterable[Usage]) -> UsageObject:
+    """OpenAI's `usage` for one or several prompts."""
+    parts = list(parts)
+    prompt = sum(usage.prompt_tokens for usage in parts)
+    completion = sum(usage.completion_tokens for usage in parts)
+    cached = sum(usage.cached_tokens for usage in parts)
+    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached))
+
+
+def timings(usage: Usage) -> dict[str, Any]:
+    """llama-server's `timings`, under its names; milliseconds."""
+    computed = usage.prompt_tokens - usage.cached_tokens
+    prompt_ms, predicted_ms = usage.prompt_seconds * 1000, usage.generation_seconds * 1000
+    found: dict[str, Any] = {
+        "cache_n": usage.cached_tokens,
+        "prompt_n": computed,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": _ratio(prompt_ms, computed),
+        "prompt_per_second": _ratio(computed, usage.prompt_seconds),
+        "predicted_n": usage.completion_tokens,
+        "predicted_ms": predicted_ms,
+        "predicted_per_token_ms": _ratio(predicted_ms, usage.completion_tokens),
+        "predicted_per_second": _ratio(usage.completion_tokens, usage.generation_seconds),
+        "queue_ms": usage.queue_seconds * 1000,
+    }
+    if usage.drafted_tokens:
+        found |= {"draft_n": usage.drafted_tokens, "draft_n_accepted": usage.accepted_tokens}
+    return found
+
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under else 0.0
+
+
+def chat_logprobs(tokens: Iterable[TokenLogprob]) -> ChatLogprobs:
+    """Translate log-probabilities into chat form."""
+    return ChatLogprobs(
+        [
+            ChatLogprob(
+                token=_text(one.piece),
+                logprob=one.logprob,
+                bytes=list(one.piece),
+                top_logprobs=[TopLogprob(_text(piece), logprob, list(piece)) for _, piece, logprob in one.top],
+            )
+            for one in tokens
+        ]
+    )
+
+
+class TextLogprobWriter:
+    """Translates log-probabilities into completion form, counting characters from `offset` on."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self._offset = offset
+
+    def write(self, tokens: Iterable[TokenLogprob]) -> TextLogprobs:
+        """The next tokens of a choice."""
+        found = TextLogprobs()
+        for one in tokens:
+            unknown = math.isnan(one.logprob)
+            found.tokens.append(_text(one.piece))
+            found.token_logprobs.append(None if unknown else one.logprob)
+            found.top_logprobs.append(None if unknown else {_text(piece): logprob for _, piece, logprob in one.top})
+            found.text_offset.append(self._offset)
+            self._offset += len(_text(one.piece))
+        return found
+
+
+def _text(piece: bytes) -> str:
+    return piece.decode("utf-8", errors="replace")
+
+
+def fingerprint(model: LoadedModel) -> str:
+    """OpenAI's `system_fingerprint`: the same for the same weights."""
+    return f"brim-{model.source.digest[-12:]}"
+
+
+class ChunkWriter:
+    """Writes the events of a stream by joining bytes: all but the choice itself is the same in each.
+
+    Args:
+        prefix: of the answer's id.
+        kind: the chunk's `object`.
+        model: who answers.
+        with_usage: OpenAI adds `"usage": null` to every chunk but the last where usage was asked for.
+    """
+
+    def __init__(self, prefix: str, kind: str, model: LoadedModel, *, with_usage: bool) -> None:
+        names = {
+            "id": new_id(prefix),
+            "object": kind,
+            "created": now(),
+            "model": model.name,
+            "system_fingerprint": fingerprint(model),
+        }
+        self._head = b"data: " + msgspec.json.encode(names)[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if with_usage else b"]}\n\n"
+
+    def choice(self, opened: bytes, finish: Finish | None = None) -> bytes:
+        """An event with one choice, whose JSON object is given without `finish_reason` and its closing brace."""
+        ending = b',"finish_reason":"%b"}' % finish.encode() if finish else b',"finish_reason":null}'
+        return b"".join((self._head, opened, ending, self._tail))
+
+    def last(self, usages: Iterable[Usage], *, with_usage: bool, with_timings: bool) -> bytes:
+        """The event that ends a stream: no choice, but what it all cost."""
+        usages = list(usages)
+        parts = b""
+        if with_usage:
+            parts += b',"usage":' + msgspec.json.encode(add_usage(usages))
+        if with_timings:
+            parts += b',"timings":' + msgspec.json.encode(timings(usages[-1]))
+        return b"".join((self._head, b"]", parts, b"}\n\n"))

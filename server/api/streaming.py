@@ -1,0 +1,146 @@
+"""Answering for as long as somebody listens: a response of server-sent events, and work that ends with its client."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeVar
+
+from starlette.responses import Response
+
+from server.api.errors import error_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Sequence
+    from typing import Any
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from server.errors import RequestError
+
+T = TypeVar("T")
+
+DONE_EVENT = b"data: [DONE]\n\n"
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would otherwise hold events back
+]
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its answer was ready; nobody is left to be told."""
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, cancelling it as soon as the client disconnects. The request's body must have been read before.
+
+    Raises:
+        ClientGoneError: the client disconnected first.
+    """
+    working = asyncio.ensure_future(work)
+    listening = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        await _cancel(working, listening)
+
+
+class EventStream(Response):
+    """Sends events as they come and closes their generator at once when the client disconnects or the response ends."""
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes]) -> None:
+        super().__init__()
+        self._first = first
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, or as much as the client stays for."""
+        sending = asyncio.ensure_future(self._send_all(send))
+        listening = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            await _cancel(sending, listening)
+            await self._events.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.body", "body": self._first, "more_body": True})
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def stream_events(request: Request, events: AsyncGenerator[bytes]) -> Response:
+    """Answer with a stream of events. What goes wrong before the first one is raised, to get a status of its own."""
+    try:
+        first = await while_connected(request, anext(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(first, events)
+
+
+def error_event(error: RequestError) -> bytes:
+    """The event that tells of a failure after the stream began; nothing follows it."""
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
+    """Run generators side by side and yield what each gives together with its index. All end when this one is closed.
+
+    Raises:
+        Exception: the first that any of them raises.
+    """
+    ready: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue(maxsize=1)
+
+    async def pump(index: int, stream: AsyncGenerator[T]) -> None:
+        try:
+            async with aclosing(stream):
+                async for item in stream:
+                    await ready.put((index, item))
+            await ready.put(None)
+        except Exception as error:
+            await ready.put(error)
+
+    tasks = [asyncio.ensure_future(pump(index, stream)) for index, stream in enumerate(streams)]
+    running = len(tasks)
+    try:
+        while running:
+            item = await ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item
+    finally:
+        await _cancel(*tasks)
+
+
+async def gather(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all side by side. When one fails or the wait is cancelled, the others are cancelled first."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _cancel(*tasks)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

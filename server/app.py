@@ -1,0 +1,84 @@
+"""The FastAPI application: who may ask, what is counted, and the protocols' routes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, Response
+
+from server import __version__
+from server.api import admin, errors, health, metrics
+from server.api.auth import LOCAL_ORIGIN, Guard, KeyRing
+from server.api.limits import BodyLimit, Gate, Traffic
+from server.api.openai import chat, completions, models
+from server.api.streaming import ClientGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+
+    from server.models.manager import ModelManager
+    from server.settings import Settings
+
+PAGE = Path(__file__).parent / "web" / "index.html"
+CLIENT_GONE = 499
+
+
+def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> FastAPI:
+    """Put the application together.
+
+    Args:
+        settings: keys, limits and the like.
+        manager: gives the engines; the application's end stops it.
+        traffic: counts requests, and says whether new ones are still taken.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await manager.stop()
+
+    app = FastAPI(
+        title="brim", version=__version__, lifespan=lifespan, redoc_url=None, summary="Local models, OpenAI's API."
+    )
+    app.state.manager = manager
+    app.state.settings = settings
+    app.state.traffic = traffic
+    app.state.started_at = int(time.time())
+    app.state.registry = CollectorRegistry()
+    errors.install(app)
+    app.add_exception_handler(ClientGoneError, _on_client_gone)
+    for module in (chat, completions, models, health, metrics, admin):
+        app.include_router(module.router)
+    app.add_api_route("/", _page, include_in_schema=False)
+
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyLimit, limit=settings.max_body)
+    app.add_middleware(Gate, traffic=traffic)
+    app.add_middleware(
+        Guard, keys=KeyRing(settings.api_key), hosts=settings.allowed_hosts, origins=settings.allowed_origins
+    )
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_origin_regex=LOCAL_ORIGIN,
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    app.add_middleware(metrics.HttpMetrics, registry=app.state.registry)
+    return app
+
+
+async def _page() -> Response:
+    return FileResponse(PAGE, media_type="text/html")
+
+
+async def _on_client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)

@@ -1,0 +1,308 @@
+"""From a model's name to its running engine: loads on start and on demand, and again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import structs
+
+from server.chat.template import ChatTemplate
+from server.engine.client import Engine
+from server.engine.messages import LoadProgress, LoadSpec
+from server.errors import BrimError, LoadError, RequestError
+from server.models.resolve import ModelSource, from_manifest, resolve
+from server.models.store import ModelNotFoundError, Store
+from server.offload import Wish, choose, step_down
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from server.engine.messages import ModelInfo
+    from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STABLE_AFTER = 60.0
+"""A worker that lived this many seconds has proved itself: its next crash counts as the first."""
+LONGEST_BACKOFF = 30.0
+
+State = Literal["loading", "ready", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can answer."""
+
+    source: ModelSource
+    engine: Engine
+    template: ChatTemplate
+    loaded_at: float
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        return self.source.name
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the worker found the model to be."""
+        return self.engine.info
+
+    def with_preamble(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A conversation behind what the Modelfile puts before each: MESSAGEs, and SYSTEM unless there is one."""
+        has_system = bool(messages) and messages[0]["role"] == "system"
+        given = [messages[0]] if has_system else []
+        if not has_system and self.source.system:
+            given = [{"role": "system", "content": self.source.system}]
+        return [*given, *self.source.messages, *messages[has_system:]]
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How a model stands, for people and monitors. `progress` runs from 0 to 1."""
+
+    name: str
+    state: State
+    stage: str
+    progress: float
+    model: LoadedModel | None
+
+
+@dataclass
+class _Slot:
+    """A model that is wanted: being loaded, ready, or waiting for its next attempt after a failure."""
+
+    source: ModelSource
+    model: LoadedModel | None = None
+    loading: asyncio.Task[LoadedModel] | None = None
+    watching: asyncio.Task[None] | None = None
+    progress: LoadProgress = field(default_factory=lambda: LoadProgress(0.0, "starting"))
+    failure: str = ""
+    failures: int = 0
+    retry_at: float = 0.0
+
+    def failed(self, reason: str) -> None:
+        """Note a failure; each in a row doubles the wait for the next attempt, and the first waits not at all."""
+        self.failure = reason
+        wait = 0.0 if self.failures == 0 else min(2.0 ** (self.failures - 1), LONGEST_BACKOFF)
+        self.failures += 1
+        self.retry_at = time.monotonic() + wait
+
+    @property
+    def status(self) -> ModelStatus:
+        name = self.source.name
+        if self.model:
+            return ModelStatus(name, "ready", "ready", 1.0, self.model)
+        if self.loading:
+            return ModelStatus(name, "loading", self.progress.stage, self.progress.fraction, None)
+        return ModelStatus(name, "failed" if self.failure else "waiting", self.failure or "not loaded", 0.0, None)
+
+
+class ModelManager:
+    """Owns the engines of all loaded models.
+
+    Args:
+        settings: how to load.
+        store: where a model is looked up that a request names; paths are never taken from requests.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self.store = store
+        self._slots: dict[str, _Slot] = {}
+
+    def want(self, source: ModelSource) -> None:
+        """Begin to load a model, and keep it loaded."""
+        slot = self._slots.setdefault(source.name, _Slot(source))
+        self._begin(slot)
+
+    async def wait_until_loaded(self) -> None:
+        """Wait for all that is being loaded. Raises LoadError, the first there is."""
+        for slot in list(self._slots.values()):
+            if slot.loading:
+                await asyncio.shield(slot.loading)
+
+    async def get(self, name: str | None) -> LoadedModel:
+        """The model of that name, loaded if it is not; the only one where no name is given.
+
+        Raises:
+            RequestError: 404 if there is no such model, 400 if a name is needed, 503 if it cannot be loaded now.
+        """
+        slot = self._find(name)
+        if slot.model and slot.model.engine.alive:
+            return slot.model
+        wait = slot.retry_at - time.monotonic()
+        if slot.model or (slot.loading is None and wait > 0):
+            message = f"the model {slot.source.name} is not available: {slot.failure or 'its process ended'}"
+            raise RequestError(message, status=503, code="model_unavailable", retry_after=max(wait, 1.0))
+        loading = self._begin(slot)
+        try:
+            return await asyncio.shield(loading)
+        except LoadError as error:
+            raise RequestError(str(error), status=503, code="model_unavailable", retry_after=LONGEST_BACKOFF) from error
+
+    def statuses(self) -> list[ModelStatus]:
+        """How each wanted model stands."""
+        return [slot.status for slot in self._slots.values()]
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models that can answer now."""
+        return [slot.model for slot in self._slots.values() if slot.model and slot.model.engine.alive]
+
+    async def unload(self, name: str, grace: float = 0.0) -> None:
+        """End a model's engine, letting running requests end within `grace` seconds. Raises RequestError if unknown."""
+        slot = self._slots.pop(name, None)
+        if slot is None:
+            raise RequestError(f"the model '{name}' is not loaded", status=404, code="model_not_loaded", param="model")
+        await _end(slot, grace)
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """End all engines side by side."""
+        await asyncio.gather(*(_end(slot, grace) for slot in self._slots.values()))
+        self._slots.clear()
+
+    def _find(self, name: str | None) -> _Slot:
+        if not name:
+            if len(self._slots) == 1:
+                return next(iter(self._slots.values()))
+            message = (
+                f"name a model: there are {', '.join(self._slots)}" if self._slots else "no model is loaded; name one"
+            )
+            raise RequestError(message, code="missing_required_parameter", param="model")
+        if slot := self._slots.get(name):
+            return slot
+        source = self._store_source(name)
+        return self._slots.setdefault(source.name, _Slot(source))
+
+    def _begin(self, slot: _Slot) -> asyncio.Task[LoadedModel]:
+        if slot.loading is None:
+            slot.loading = asyncio.create_task(self._load(slot))
+            slot.loading.add_done_callback(_retrieve)
+        return slot.loading
+
+    async def _load(self, slot: _Slot) -> LoadedModel:
+        name = slot.source.name
+
+        def on_progress(progress: LoadProgress) -> None:
+            slot.progress = progress
+
+        try:
+            model = await load(slot.source, self._settings, on_progress)
+        except LoadError as error:
+            logger.error("%s", error)
+            slot.failed(str(error))
+            raise
+        finally:
+            slot.loading = None
+        slot.model, slot.failure = model, ""
+        slot.watching = asyncio.create_task(self._watch(slot, model))
+        logger.info("%s is loaded: %s", name, model.engine.spec.placement.summary)
+        return model
+
+    async def _watch(self, slot: _Slot, model: LoadedModel) -> None:
+        """Load a model again when its worker has died."""
+        await model.engine.died.wait()
+        slot.model = None
+        if time.monotonic() - model.loaded_at > STABLE_AFTER:
+            slot.failures = 0
+        slot.failed("its process ended unexpectedly and is being restarted")
+        logger.error("the process of %s ended unexpectedly; it is loaded again", slot.source.name)
+        await model.engine.kill()
+        await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
+        self._begin(slot)
+
+    def _store_source(self, name: str) -> ModelSource:
+        try:
+            return from_manifest(self.store.get(name), self.store)
+        except ModelNotFoundError as error:
+            there = sorted({*self._slots, *(manifest.name for manifest in self.store.list())})
+            message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
+            raise RequestError(message, status=404, code="model_not_found", param="model") from error
+
+
+async def load(source: ModelSource, settings: Settings, on_progress: Callable[[LoadProgress], None]) -> LoadedModel:
+    """Start an engine for a model: decide what goes where, then read its weights, on the CPU more and more if it must be.
+
+    Raises:
+        LoadError: it could not be loaded.
+    """
+    try:
+        spec = await asyncio.to_thread(_plan, source, settings)
+    except BrimError as error:
+        raise LoadError(f"{source.name} could not be loaded: {error}") from error
+    engine = await _start(spec, on_progress)
+    info = engine.info
+    template = ChatTemplate(
+        source.template if source.template is not None else info.chat_template,
+        {"bos_token": info.bos_token, "eos_token": info.eos_token},
+    )
+    return LoadedModel(source, engine, template, time.monotonic())
+
+
+async def _start(spec: LoadSpec, on_progress: Callable[[LoadProgress], None]) -> Engine:
+    while True:
+        try:
+            return await Engine.start(spec, on_progress=on_progress)
+        except LoadError as error:
+            smaller = step_down(spec.placement) if error.out_of_memory else None
+            if smaller is None:
+                raise
+            logger.warning("%s ran out of device memory; trying again with %s", spec.name, smaller.summary)
+            spec = structs.replace(spec, placement=smaller)
+
+
+def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
+    """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults."""
+    own = source.parameters
+    given = settings.model_fields_set
+
+    def chosen(setting: str, value: Any) -> Any:
+        return value if value is not None and setting not in given else getattr(settings, setting)
+
+    wish = Wish(
+        context=chosen("ctx", own.num_ctx),
+        parallel=chosen("parallel", own.num_parallel),
+        kv_type=chosen("kv_type", own.kv_type),
+        gpu_layers=chosen("gpu_layers", own.num_gpu),
+        vram_budget=settings.vram_budget,
+    )
+    choice = choose(source.path, wish, rpc=settings.rpc)
+    draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
+    return LoadSpec(
+        path=str(source.path),
+        name=source.name,
+        digest=source.digest,
+        placement=choice.placement,
+        context=choice.context,
+        parallel=wish.parallel,
+        kv_type=chosen("kv_type", own.kv_type),
+        rpc=settings.rpc,
+        threads=chosen("threads", own.num_thread),
+        adapters=source.adapters,
+        cache_ram=settings.cache_ram,
+        cache_disk=settings.cache_disk,
+        cache_dir=str(settings.cache_dir),
+        state_dir=str(settings.state_dir),
+        draft_path=str(draft or ""),
+    )
+
+
+async def _end(slot: _Slot, grace: float) -> None:
+    for task in (slot.watching, slot.loading):
+        if task:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LoadError):
+                await task
+    if slot.model:
+        await slot.model.engine.stop(grace)
+
+
+def _retrieve(task: asyncio.Task[LoadedModel]) -> None:
+    """Mark a load's outcome as seen: whoever asked for the model is told, and nobody may be waiting."""
+    if not task.cancelled():
+        task.exception()

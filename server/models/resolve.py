@@ -1,0 +1,108 @@
+"""What the MODEL of a command names: a model in the store, or a GGUF file by its path."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.errors import ConversionError
+from converter.gguf_info import read_gguf_info
+from server.errors import BrimError
+from server.models.parameters import Parameters
+
+if TYPE_CHECKING:
+    from server.models.manifest import Manifest
+    from server.models.store import Store
+
+FINGERPRINTED = 1024**2
+"""Bytes at a file's either end that go into its fingerprint."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's files, and how it behaves unless a request says otherwise.
+
+    Attributes:
+        name: what requests call it.
+        path: its GGUF file.
+        digest: tells whether two loads are of the same weights.
+        parameters: defaults for requests and for loading.
+        system: the system prompt of chats that bring none.
+        template: a Jinja chat template in place of the model's own; None keeps that.
+        messages: what every chat begins with, in OpenAI's form.
+        adapters: LoRA files and their scales.
+        draft: the GGUF file of a smaller model that proposes tokens.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    parameters: Parameters = field(default_factory=Parameters)
+    system: str | None = None
+    template: str | None = None
+    messages: tuple[dict[str, Any], ...] = ()
+    adapters: tuple[tuple[str, float], ...] = ()
+    draft: Path | None = None
+
+
+def resolve(model: str, store: Store) -> ModelSource:
+    """Find what MODEL names.
+
+    Raises:
+        BrimError: there is no such model or file, or the file is no sound GGUF file; the message says what to do.
+    """
+    if model.startswith("hf:"):
+        raise BrimError(f"{model}: models are not fetched from the hub yet; download a GGUF file and give its path")
+    path = Path(model).expanduser()
+    if path.is_dir():
+        raise BrimError(f"{path} is a folder: convert it first, with brim convert {path}")
+    if path.suffix == ".gguf" or path.is_file():
+        return _from_file(path)
+    if len(path.parts) > 1:
+        raise BrimError(f"{path} does not exist")
+    return from_manifest(store.get(model), store)
+
+
+def from_manifest(manifest: Manifest, store: Store) -> ModelSource:
+    """The model that a manifest describes. Raises BrimError if one of its files is gone or damaged."""
+    path = store.model_path(manifest)
+    _check(path)
+    return ModelSource(
+        name=manifest.name,
+        path=path,
+        digest=manifest.digest,
+        parameters=manifest.parameters,
+        system=manifest.system,
+        template=manifest.template,
+        messages=tuple({"role": message.role, "content": message.text} for message in manifest.messages),
+        adapters=tuple((str(store.blob_path(adapter.digest)), adapter.scale) for adapter in manifest.adapters),
+        draft=store.blob_path(manifest.draft.digest) if manifest.draft else None,
+    )
+
+
+def _from_file(path: Path) -> ModelSource:
+    if not path.exists():
+        raise BrimError(f"{path} does not exist")
+    path = path.resolve()
+    _check(path)
+    return ModelSource(name=path.stem, path=path, digest=_fingerprint(path))
+
+
+def _check(path: Path) -> None:
+    try:
+        read_gguf_info(path)
+    except ConversionError as error:
+        raise BrimError(str(error)) from error
+
+
+def _fingerprint(path: Path) -> str:
+    """Stands for a digest of the whole file, which would take minutes to read: its size, its age and its two ends."""
+    status = path.stat()
+    found = hashlib.sha256(f"{status.st_size}:{status.st_mtime_ns}".encode())
+    with path.open("rb") as file:
+        found.update(file.read(FINGERPRINTED))
+        file.seek(max(0, status.st_size - FINGERPRINTED))
+        found.update(file.read())
+    return f"file:{found.hexdigest()}"
