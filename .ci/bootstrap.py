@@ -191,6 +191,8 @@ def set_up(environment: Environment) -> None:
         if not todo:
             return
         check_python()
+        if "engine" in {step.name for step in todo}:
+            environment.engine.check_obtainable()
         print(f"Setting up {environment.venv} for the backend {environment.backend.name}", flush=True)
         if environment.backend.remark:
             print(f"  {environment.backend.remark}", flush=True)

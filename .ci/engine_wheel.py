@@ -72,6 +72,16 @@ class EngineWheel:
             base = Path(self.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return base / "brim/wheels" / self.key
 
+    @property
+    def cached(self) -> Path | None:
+        """The wheel as compiled before, if it is in the cache."""
+        return find_wheel(self.cache_folder) if self.cache_folder else None
+
+    def check_obtainable(self) -> None:
+        """Raises SetupError where the wheel has to be compiled and there is no compiler."""
+        if not self.cached:
+            check_compiler(self.environ)
+
     def obtain(self, python: Path, work: Path, log: Path) -> Path:
         """Returns the wheel, from the cache or newly compiled.
 
@@ -81,12 +91,11 @@ class EngineWheel:
             log: the file that pip's and the compiler's output is appended to.
 
         Raises:
-            SetupError: no compiler, or the build failed.
+            SetupError: the build failed.
         """
-        if self.cache_folder and (cached := find_wheel(self.cache_folder)):
-            print(f"  Taking llama.cpp ({self.backend.name}) as compiled before: {self.cache_folder}")
-            return cached
-        check_compiler(self.environ)
+        if self.cached:
+            print(f"  Taking llama.cpp ({self.backend.name}) as compiled before: {self.cached.parent}")
+            return self.cached
         wheel = self._compile(python, work / self.key, log)
         return keep(wheel, self.cache_folder) if self.cache_folder else wheel
 

@@ -70,7 +70,7 @@ def run_logged(label: str, command: Sequence[str], log: Path, environ: Mapping[s
             text=True,
             errors="replace",
             env=dict(environ or os.environ),
-            start_new_session=True,
+            process_group=0,
         )
         assert process.stdout
         output = Output(log_file)
