@@ -11,7 +11,7 @@ from bootstrap import ROOT
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("server", "converter", "demo", "Modelfiles")
-DATA_FOLDERS = ("demo/checkpoint", "server/web", "Modelfiles/demo")
+DATA_FOLDERS = ("demo/checkpoint", "Modelfiles/demo")
 
 
 @pytest.fixture(scope="module")
