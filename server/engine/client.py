@@ -106,7 +106,8 @@ class Engine:
         self._process = process
         self._folder = folder
         self._context = zmq.asyncio.Context()
-        self._push = zmq.Context.shadow(self._context).socket(zmq.PUSH)
+        self._push: zmq.asyncio.Socket = self._context.socket(zmq.PUSH)
+        self._push_now: zmq.Socket[bytes] = zmq.Socket.shadow(self._push)
         self._pull: zmq.asyncio.Socket = self._context.socket(zmq.PULL)
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
@@ -154,7 +155,7 @@ class Engine:
         self._pull.set_hwm(0)
         self._push.bind(f"ipc://{self._folder}/requests")
         self._pull.bind(f"ipc://{self._folder}/results")
-        self._send(self.spec)
+        greeting = asyncio.ensure_future(self._push.send(encode(self.spec)))  # waits for the worker to connect
         exited = asyncio.create_task(self._process.wait())
         try:
             while True:
@@ -162,7 +163,9 @@ class Engine:
                 await asyncio.wait({receiving, exited}, return_when=asyncio.FIRST_COMPLETED)
                 if not receiving.done():
                     receiving.cancel()
-                    raise LoadError(f"{self.spec.name}: {self._cause_of_death()}", out_of_memory=self._ran_out_of_memory())
+                    raise LoadError(
+                        f"{self.spec.name}: {self._cause_of_death()}", out_of_memory=self._ran_out_of_memory()
+                    )
                 message = receiving.result()
                 if isinstance(message, LoadProgress) and on_progress:
                     on_progress(message)
@@ -172,8 +175,8 @@ class Engine:
                     self.info = message.info
                     break
         finally:
-            if not exited.done():
-                exited.cancel()
+            greeting.cancel()
+            exited.cancel()
         self._tasks.append(asyncio.create_task(self._deliver()))
         self._tasks.append(asyncio.create_task(self._watch()))
 
@@ -274,7 +277,7 @@ class Engine:
 
     def _send(self, message: ToWorker) -> None:
         try:
-            self._push.send(encode(message), zmq.NOBLOCK)
+            self._push_now.send(encode(message), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             raise RequestError(
                 "the model cannot take more requests right now; try again shortly", status=503, retry_after=1.0

@@ -1,0 +1,55 @@
+"""How many CPU cores this process may use: physical ones, within its CPU set and its cgroup's quota."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import psutil
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Physical cores in the CPU set, at most what the cgroup's quota amounts to; at least 1."""
+    cores = _physical_in_cpu_set()
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def cpu_name() -> str:
+    """The processor's model, for remembering what was measured on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        import platform
+
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _physical_in_cpu_set() -> int:
+    if not hasattr(os, "sched_getaffinity"):
+        return psutil.cpu_count(logical=False) or 1
+    cpus = os.sched_getaffinity(0)
+    siblings = {_read(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
+    return len(siblings)
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs that the cgroup may use on average, or None where it sets no bound."""
+    text = _read(_CGROUP / "cpu.max")  # version 2
+    if text:
+        quota, period = text.split()
+        return None if quota == "max" else int(quota) / int(period)
+    quota, period = _read(_CGROUP / "cpu/cpu.cfs_quota_us"), _read(_CGROUP / "cpu/cpu.cfs_period_us")  # version 1
+    return int(quota) / int(period) if quota and period and int(quota) > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,200 @@
+"""The thread that receives a worker's messages: it tokenizes prompts, so that the decoding thread does not."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import zmq
+
+from server.engine.llama import Model
+from server.engine.messages import (
+    Cancel,
+    Detokenize,
+    Embed,
+    FromWorker,
+    Generate,
+    GetStats,
+    LoadSpec,
+    Refused,
+    Shutdown,
+    Text,
+    Tokenize,
+    Tokens,
+    decode_to_worker,
+    encode,
+)
+from server.engine.sampler import Sampler
+from server.engine.sequence import Request, Sequence
+from server.engine.speculation import Lookup
+from server.engine.text import TextStream
+
+
+class Outbox:
+    """Sends a worker's messages; a lock lets both of its threads use it."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+
+    def send(self, message: FromWorker) -> None:
+        """Send one message."""
+        data = encode(message)
+        with self._lock:
+            self._socket.send(data)
+
+
+class EmbedRequest:
+    """Inputs to embed, tokenized."""
+
+    def __init__(self, number: int, inputs: list[list[int]]) -> None:
+        self.number = number
+        self.inputs = inputs
+
+
+Order = Request | EmbedRequest | Cancel | GetStats | Shutdown
+
+
+class Intake(threading.Thread):
+    """Reads messages until the socket closes; answers what needs no decoding itself, and passes the rest on as orders.
+
+    Args:
+        context: tokens that one request may have, prompt and answer together.
+        orders: where the decoding thread takes its orders from.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        outbox: Outbox,
+        model: Model,
+        spec: LoadSpec,
+        context: int,
+        orders: queue.SimpleQueue[Order],
+    ) -> None:
+        super().__init__(name="intake", daemon=True)
+        self._socket = socket
+        self._outbox = outbox
+        self._model = model
+        self._vocab = model.vocab
+        self._spec = spec
+        self._context = context
+        self._orders = orders
+
+    def run(self) -> None:
+        """Receive until the process ends."""
+        while True:
+            message = decode_to_worker(self._socket.recv())
+            match message:
+                case Generate():
+                    self._generate(message)
+                case Tokenize():
+                    self._tokenize(message)
+                case Detokenize():
+                    self._detokenize(message)
+                case Embed():
+                    self._embed(message)
+                case Cancel() | GetStats() | Shutdown():
+                    self._orders.put(message)
+                case LoadSpec():
+                    pass
+
+    def _generate(self, ask: Generate) -> None:
+        arrived = time.monotonic()
+        refusal = self._why_not(ask)
+        tokens = self._tokens(ask.prompt, ask) if refusal is None else []
+        refusal = refusal or self._unfit(tokens, ask)
+        if refusal:
+            self._outbox.send(refusal)
+            return
+        request = Request(ask, tokens, arrived, checkpoints=self._checkpoints(ask, tokens))
+        limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
+        banned = sorted(self._vocab.end_tokens) if ask.ignore_eos else []
+        for index in range(max(ask.n, ask.best_of)):
+            sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
+            lookup = Lookup(tokens) if self._speculates(ask) else None
+            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), lookup)
+            request.sequences.append(sequence)
+        self._orders.put(request)
+
+    def _speculates(self, ask: Generate) -> bool:
+        return self._spec.lookup and self._model.truncatable and ask.logprobs is None and ask.best_of <= ask.n
+
+    def _why_not(self, ask: Generate) -> Refused | None:
+        if self._spec.embedding:
+            return Refused(
+                id=ask.id,
+                message=f"{self._spec.name} gives embeddings and generates no text",
+                code="model_not_supported",
+            )
+        outside = [token for token in ask.sampling.logit_bias if not 0 <= token < self._vocab.size]
+        if isinstance(ask.prompt, list):
+            outside += [token for token in ask.prompt if not 0 <= token < self._vocab.size]
+        if outside:
+            return Refused(
+                id=ask.id,
+                message=f"token {outside[0]} is not in the vocabulary of {self._vocab.size} tokens",
+                param="prompt" if isinstance(ask.prompt, list) else "logit_bias",
+            )
+        if ask.grammar is not None:
+            return Refused(id=ask.id, message="this engine takes no grammars", param="response_format")
+        return None
+
+    def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
+        if not tokens:
+            return Refused(id=ask.id, message="the prompt is empty: give at least one token", param="prompt")
+        if len(tokens) >= self._context:
+            return Refused(
+                id=ask.id,
+                message=f"the prompt has {len(tokens)} tokens, but the context holds {self._context}, answer included; "
+                "shorten the prompt or serve the model with a larger --ctx",
+                code="context_length_exceeded",
+                param="prompt",
+            )
+        return None
+
+    def _tokens(self, prompt: str | list[int], ask: Generate) -> list[int]:
+        if isinstance(prompt, list):
+            return prompt
+        return self._vocab.tokenize(prompt, add_special=ask.add_special, parse_special=ask.parse_special)
+
+    def _checkpoints(self, ask: Generate, tokens: list[int]) -> list[int]:
+        """Where to save states that cannot be cut: at the ends of messages, and before the token whose logits are wanted."""
+        if self._model.truncatable:
+            return []
+        found = {len(tokens) - 1}
+        if isinstance(ask.prompt, str):
+            for boundary in ask.boundaries[-2:]:
+                head = self._tokens(ask.prompt[:boundary], ask)
+                if head == tokens[: len(head)]:
+                    found.add(len(head))
+        return sorted(found - {0})
+
+    def _tokenize(self, message: Tokenize) -> None:
+        tokens = self._vocab.tokenize(
+            message.text, add_special=message.add_special, parse_special=message.parse_special
+        )
+        pieces = [self._vocab.piece(token, special=True) for token in tokens] if message.pieces else []
+        self._outbox.send(Tokens(message.id, tokens, pieces))
+
+    def _detokenize(self, message: Detokenize) -> None:
+        outside = next((t for t in message.tokens if not 0 <= t < self._vocab.size), None)
+        if outside is None:
+            self._outbox.send(Text(message.id, self._vocab.detokenize(message.tokens)))
+        else:
+            text = f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"
+            self._outbox.send(Refused(id=message.id, message=text, param="tokens"))
+
+    def _embed(self, message: Embed) -> None:
+        if not self._spec.embedding:
+            text = f"{self._spec.name} was loaded to generate text and gives no embeddings"
+            self._outbox.send(Refused(id=message.id, message=text, code="model_not_supported"))
+            return
+        inputs = [self._vocab.tokenize(text) if isinstance(text, str) else text for text in message.inputs]
+        for tokens in inputs:
+            if len(tokens) > self._context or not tokens:
+                text = f"an input has {len(tokens)} tokens; give from 1 to {self._context}"
+                self._outbox.send(Refused(id=message.id, message=text, param="input"))
+                return
+        self._orders.put(EmbedRequest(message.id, inputs))

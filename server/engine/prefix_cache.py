@@ -1,0 +1,267 @@
+"""Which token prefixes have been computed, and where their KV state lies: a radix tree over token ids.
+
+An `Entry` is one run of tokens from a sequence's start whose state exists in one place: a sequence on the device, a buffer in
+host memory, or a file. The tree holds the entries of all tiers, a root for each partition, so that no lookup can cross from one
+partition into another. An edge carries a run of tokens; a node knows every entry whose tokens run through it, so the deepest
+node that a prompt reaches names what can be reused and how much of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+_COMPARED_AT_ONCE = 64
+
+
+class Tier(IntEnum):
+    """Where an entry's state lies, fastest first."""
+
+    DEVICE = 0
+    RAM = 1
+    DISK = 2
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """Tokens from a sequence's start whose KV state is, or is just being, computed.
+
+    Attributes:
+        partition: state is shared only inside it.
+        tokens: what the entry stands for, the part still to be computed included.
+        tier: where its state lies.
+        ready: how many of the tokens are computed; reuse goes no further.
+        users: running sequences and pending copies that need it; above 0 it is never evicted.
+        last_used: the tree's clock when it was last used.
+        sequence: the device's sequence id (device tier).
+        stored: the tier's own handle (RAM and disk tiers).
+        persisted: how many of its tokens a file on disk has, too.
+        from_disk: whether a state in RAM was read from disk and not used since.
+    """
+
+    partition: str
+    tokens: list[int]
+    tier: Tier
+    ready: int = 0
+    users: int = 0
+    last_used: int = 0
+    sequence: int = -1
+    stored: object = None
+    persisted: int = 0
+    from_disk: bool = False
+    node: Node | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An entry that begins as a prompt does.
+
+    Attributes:
+        length: tokens that both have in common.
+        usable: how many of them can be reused now.
+    """
+
+    entry: Entry
+    length: int
+    usable: int
+
+
+class Node:
+    """One edge of the tree and the place it leads to."""
+
+    __slots__ = ("children", "edge", "entries", "parent")
+
+    def __init__(self, edge: list[int], parent: Node | None) -> None:
+        self.edge = edge
+        self.parent = parent
+        self.children: dict[int, Node] = {}
+        self.entries: set[Entry] = set()
+
+
+class PrefixCache:
+    """The tree.
+
+    Args:
+        truncatable: whether a state can be cut at any token. Where it cannot (recurrent models, sliding windows), an entry is
+            usable only as a whole.
+    """
+
+    def __init__(self, *, truncatable: bool = True) -> None:
+        self.truncatable = truncatable
+        self._roots: dict[str, Node] = {}
+        self._clock = 0
+        self.entries: set[Entry] = set()
+
+    def insert(self, entry: Entry) -> None:
+        """Add an entry with all of its tokens."""
+        root = self._roots.setdefault(entry.partition, Node([], None))
+        root.entries.add(entry)
+        self.entries.add(entry)
+        entry.node = root
+        self._grow(entry, entry.tokens)
+        self.touch(entry)
+
+    def extend(self, entry: Entry, tokens: Sequence[int]) -> None:
+        """Append tokens to an entry."""
+        entry.tokens.extend(tokens)
+        node = entry.node
+        assert node
+        if not node.children and len(node.entries) == 1 and node.parent:
+            node.edge.extend(tokens)
+        else:
+            self._grow(entry, tokens)
+
+    def truncate(self, entry: Entry, length: int) -> None:
+        """Cut an entry to its first `length` tokens."""
+        excess = len(entry.tokens) - length
+        del entry.tokens[length:]
+        entry.ready = min(entry.ready, length)
+        while excess > 0:
+            node = entry.node
+            assert node and node.parent
+            if excess < len(node.edge):
+                node = self._split(node, len(node.edge) - excess)
+                excess = 0
+                below = next(iter(child for child in node.children.values() if entry in child.entries))
+                self._leave(entry, below)
+            else:
+                excess -= len(node.edge)
+                self._leave(entry, node)
+                node = node.parent
+            entry.node = node
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out."""
+        node = entry.node
+        while node:
+            parent = node.parent
+            self._leave(entry, node)
+            node = parent
+        entry.node = None
+        self.entries.discard(entry)
+        if (root := self._roots.get(entry.partition)) and not root.entries:
+            del self._roots[entry.partition]
+
+    def touch(self, entry: Entry) -> None:
+        """Note that an entry is used now."""
+        self._clock += 1
+        entry.last_used = self._clock
+
+    def match(self, partition: str, tokens: Sequence[int]) -> Iterator[Match]:
+        """The entries that share a prefix with a prompt, longest common prefix first.
+
+        Args:
+            partition: where to look; nothing outside is found.
+            tokens: the prompt.
+        """
+        seen: set[Entry] = set()
+        for node, depth, whole in reversed(self._path(partition, tokens)):
+            for entry in node.entries - seen:
+                seen.add(entry)
+                if self.truncatable:
+                    usable = min(depth, entry.ready)
+                else:
+                    ends_here = whole and entry.node is node and entry.ready == len(entry.tokens)
+                    usable = entry.ready if ends_here else 0
+                yield Match(entry, depth, usable)
+
+    def oldest(self, tier: Tier) -> Entry | None:
+        """The least recently used entry of a tier that nothing needs, or None."""
+        idle = (entry for entry in self.entries if entry.tier is tier and entry.users == 0)
+        return min(idle, key=lambda entry: entry.last_used, default=None)
+
+    def covered(self, entry: Entry, tier: Tier) -> bool:
+        """Whether another entry of a tier has all that this one has computed."""
+        return any(
+            match.entry is not entry and match.entry.tier is tier and match.usable >= entry.ready
+            for match in self.match(entry.partition, entry.tokens[: entry.ready])
+            if match.length >= entry.ready
+        )
+
+    def check(self) -> None:
+        """Assert the tree's invariants; an AssertionError is a bug here."""
+        found: dict[Entry, list[int]] = {}
+        for partition, root in self._roots.items():
+            stack: list[tuple[Node, list[int]]] = [(root, [])]
+            while stack:
+                node, prefix = stack.pop()
+                path = prefix + node.edge
+                assert node.entries, "a node without entries"
+                assert node is root or node.edge, "an edge without tokens"
+                for first, child in node.children.items():
+                    assert child.parent is node
+                    assert child.edge[0] == first
+                    assert child.entries <= node.entries, "an entry below a node that does not know it"
+                    stack.append((child, path))
+                for entry in node.entries:
+                    assert entry.partition == partition, "an entry in a foreign partition"
+                    if entry.node is node:
+                        found[entry] = path
+        assert found.keys() == self.entries
+        for entry, path in found.items():
+            assert entry.tokens == path, "an entry off its path"
+            assert 0 <= entry.ready <= len(entry.tokens)
+            assert entry.users >= 0
+
+    def _path(self, partition: str, tokens: Sequence[int]) -> list[tuple[Node, int, bool]]:
+        """The nodes along a prompt: each with the depth that the prompt shares, and whether it has the whole edge."""
+        node = self._roots.get(partition)
+        path: list[tuple[Node, int, bool]] = []
+        depth = 0
+        while node and depth < len(tokens):
+            node = node.children.get(tokens[depth])
+            if node:
+                shared = common_prefix(node.edge, tokens, depth)
+                depth += shared
+                path.append((node, depth, shared == len(node.edge)))
+                if shared < len(node.edge):
+                    break
+        return path
+
+    def _grow(self, entry: Entry, tokens: Sequence[int]) -> None:
+        """Lead an entry from its node on along further tokens."""
+        node = entry.node
+        assert node
+        depth = 0
+        while depth < len(tokens):
+            child = node.children.get(tokens[depth])
+            if child is None:
+                child = node.children[tokens[depth]] = Node(list(tokens[depth:]), node)
+            shared = common_prefix(child.edge, tokens, depth)
+            if shared < len(child.edge):
+                child = self._split(child, shared)
+            child.entries.add(entry)
+            depth += shared
+            node = child
+        entry.node = node
+
+    def _split(self, node: Node, length: int) -> Node:
+        """Cut a node's edge after `length` tokens; returns the new upper node."""
+        assert node.parent
+        upper = Node(node.edge[:length], node.parent)
+        upper.entries = set(node.entries)
+        node.parent.children[upper.edge[0]] = upper
+        node.edge = node.edge[length:]
+        node.parent = upper
+        upper.children[node.edge[0]] = node
+        return upper
+
+    def _leave(self, entry: Entry, node: Node) -> None:
+        node.entries.discard(entry)
+        if not node.entries and node.parent:
+            del node.parent.children[node.edge[0]]
+
+
+def common_prefix(edge: list[int], tokens: Sequence[int], start: int = 0) -> int:
+    """How many of an edge's first tokens equal the prompt's from `start` on."""
+    limit = min(len(edge), len(tokens) - start)
+    at = 0
+    while at < limit:
+        step = min(_COMPARED_AT_ONCE, limit - at)
+        if edge[at : at + step] != tokens[start + at : start + at + step]:
+            while edge[at] == tokens[start + at]:
+                at += 1
+            return at
+        at += step
+    return limit

@@ -1,0 +1,323 @@
+"""One step of the engine: plan a batch, compute it, choose tokens, and say what that gave each request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from msgspec import structs
+
+from server.engine.kv_cache import KvCache
+from server.engine.llama import Context, Logits, Vocab
+from server.engine.messages import Delta, Done, FinishReason, Refused, Steps, TokenLogprob, Usage
+from server.engine.metrics import Metrics
+from server.engine.sampler import Row, log_probabilities
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Choice, Request, Sequence, Work
+
+PREFILL_WORTH_MEASURING = 16
+VOCABULARY_WORTH_A_THREAD = 16_384
+
+
+class Runner:
+    """Runs the scheduler's plans on a context.
+
+    Args:
+        helpers: threads that choose the tokens of several sequences side by side.
+    """
+
+    def __init__(self, context: Context, vocab: Vocab, scheduler: Scheduler, cache: KvCache, *, helpers: int) -> None:
+        self.metrics = Metrics()
+        self.requests: dict[int, Request] = {}
+        self._context = context
+        self._vocab = vocab
+        self._scheduler = scheduler
+        self._cache = cache
+        self._pool = ThreadPoolExecutor(helpers, "sampler") if helpers > 1 else None
+
+    # requests
+
+    def submit(self, request: Request) -> None:
+        """Take a request in. Raises QueueFull."""
+        self._scheduler.submit(request)
+        self.requests[request.ask.id] = request
+
+    def cancel(self, number: int) -> None:
+        """End a request, waiting or running; nothing more is said of it."""
+        request = self.requests.pop(number, None)
+        if request is None:
+            return
+        for sequence in request.sequences:
+            if not sequence.finish:
+                self._scheduler.finish(sequence)
+                sequence.finish = "cancelled"
+        self.metrics.finish(self._usage(request), "cancelled")
+
+    def expire(self, now: float) -> Steps | None:
+        """End the requests whose time is over."""
+        late = [r for r in self.requests.values() if r.ask.max_time and now - r.arrived > r.ask.max_time]
+        if not late:
+            return None
+        deltas: list[Delta] = []
+        for request in late:
+            deltas += [self._end(s, "time") for s in request.sequences if not s.finish]
+        return Steps(deltas, [self._done(request) for request in late])
+
+    def fail(self, message: str) -> list[Refused]:
+        """End all requests with an error, as after a failure of llama.cpp."""
+        refused = [Refused(id=number, message=message, status=500, code="engine_error") for number in self.requests]
+        for number in list(self.requests):
+            self.cancel(number)
+        return refused
+
+    # a step
+
+    def step(self) -> Steps | None:
+        """Compute one batch. None where there is nothing to compute now."""
+        begun = time.monotonic()
+        works = self._scheduler.plan()
+        if not works:
+            return None
+        before = time.monotonic()
+        self._note_start(works, before)
+        if not self._compute(works):
+            if not self._scheduler.preempt():
+                self._cache.drop_idle()
+            return Steps([])
+        rows = self._context.logits(sum(work.outputs for work in works))
+        after = time.monotonic()
+        choices = self._choose_all(works, rows)
+        self._learn(works, after - before)
+        steps = self._tell(works, choices, after)
+        self._count(works, begun, after - before)
+        return steps
+
+    def _compute(self, works: list[Work]) -> bool:
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        outputs: list[int] = []
+        for work in works:
+            assert work.sequence.entry
+            n = len(work.tokens)
+            tokens += work.tokens
+            positions += range(work.start, work.start + n)
+            sequences += [work.sequence.entry.sequence] * n
+            outputs += range(len(tokens) - work.outputs, len(tokens))
+        return self._context.decode(tokens, positions, sequences, outputs)
+
+    # choosing tokens
+
+    def _choose_all(self, works: list[Work], rows: Logits) -> list[Choice]:
+        ends = np.cumsum([work.outputs for work in works]).tolist()
+        parts = [rows[end - work.outputs : end] for work, end in zip(works, ends, strict=True)]
+        costly = sum(bool(work.outputs) and not work.sequence.sampler.plain_greedy for work in works)
+        if self._pool and costly > 1 and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD:
+            return list(self._pool.map(self._choose, works, parts))
+        return [self._choose(work, part) for work, part in zip(works, parts, strict=True)]
+
+    def _choose(self, work: Work, rows: Logits) -> Choice:
+        """The tokens that a sequence's rows of logits give: one, and one more for each draft that it proves right."""
+        sequence = work.sequence
+        choice = Choice([])
+        if sequence.request.ask.prompt_logprobs and sequence.index == 0:
+            choice.prompt_logprobs = self._prompt_logprobs(work, rows)
+        if work.start + len(work.tokens) - work.drafts < len(sequence.tokens):
+            return choice  # more of the prompt is still to come
+        first = work.outputs - work.drafts - 1
+        for i in range(work.drafts + 1):
+            token = self._choose_one(sequence, rows[first + i], choice)
+            choice.tokens.append(token)
+            if (
+                i == work.drafts
+                or token != work.tokens[len(work.tokens) - work.drafts + i]
+                or self._ends(sequence, token)
+            ):
+                break
+            choice.accepted += 1
+        return choice
+
+    def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
+        ask = sequence.request.ask
+        if sequence.sampler.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
+            return int(row.argmax())
+        raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
+        token = sequence.sampler.choose(row)
+        sequence.sampler.observe(token)
+        if raw is not row:
+            logprob, top = log_probabilities(raw, token, ask.logprobs or 0)
+            sequence.logprob_sum += logprob
+            if ask.logprobs is not None:
+                choice.logprobs.append(self._logprob(token, logprob, top))
+        return token
+
+    def _logprob(self, token: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
+        likeliest = [(t, self._vocab.piece(t, special=True), p) for t, p in top]
+        return TokenLogprob(token, self._vocab.piece(token, special=True), logprob, likeliest)
+
+    def _prompt_logprobs(self, work: Work, rows: Logits) -> list[TokenLogprob]:
+        """For each prompt token that the batch's rows predict: its log-probability."""
+        tokens = work.sequence.request.prompt
+        found: list[TokenLogprob] = []
+        for i, row in enumerate(rows):
+            at = work.start + i + 1
+            if at < len(tokens):
+                found.append(
+                    self._logprob(
+                        tokens[at], *log_probabilities(row, tokens[at], work.sequence.request.ask.logprobs or 0)
+                    )
+                )
+        return found
+
+    def _ends(self, sequence: Sequence, token: int) -> bool:
+        return token in self._vocab.end_tokens and not sequence.request.ask.ignore_eos
+
+    # telling
+
+    def _tell(self, works: list[Work], choices: Iterable[Choice], now: float) -> Steps:
+        deltas: list[Delta] = []
+        done: list[Done] = []
+        for work, choice in zip(works, choices, strict=True):
+            sequence = work.sequence
+            self._scheduler.commit(work, choice.accepted)
+            if work.drafts:
+                sequence.acceptance.learn(work.drafts, choice.accepted)
+            delta = self._take(sequence, choice, now)
+            if delta is None:
+                continue
+            if sequence.request.ask.best_of > sequence.request.ask.n:
+                sequence.withheld.append(delta)
+            else:
+                deltas.append(delta)
+            if delta.finish and sequence.request.finished:
+                deltas += _best(sequence.request)
+                done.append(self._done(sequence.request))
+        return Steps(deltas, done)
+
+    def _take(self, sequence: Sequence, choice: Choice, now: float) -> Delta | None:
+        """Add the chosen tokens to a sequence, up to where it ends."""
+        text = ""
+        for i, token in enumerate(choice.tokens):
+            sequence.chosen += 1
+            if self._ends(sequence, token):
+                return self._last(sequence, "stop", text, choice, i + 1, now)
+            text += sequence.text.push(self._vocab.piece(token))
+            if i >= choice.accepted:
+                self._scheduler.append(sequence, token)
+            if sequence.lookup:
+                sequence.lookup.extend([token])
+            if sequence.text.stopped_by is not None:
+                return self._last(sequence, "stop", text, choice, i + 1, now)
+            if len(sequence.tokens) >= sequence.limit:
+                return self._last(sequence, "length", text, choice, i + 1, now)
+        if not choice.tokens and not choice.prompt_logprobs:
+            return None
+        self._note_time(sequence, now, len(choice.tokens))
+        return Delta(
+            id=sequence.request.ask.id,
+            index=sequence.index,
+            text=text,
+            tokens=choice.tokens,
+            logprobs=choice.logprobs,
+            prompt_logprobs=choice.prompt_logprobs,
+        )
+
+    def _last(
+        self, sequence: Sequence, reason: FinishReason, text: str, choice: Choice, tokens: int, now: float
+    ) -> Delta:
+        self._note_time(sequence, now, tokens)
+        delta = self._end(sequence, reason)
+        return Delta(
+            id=delta.id,
+            index=delta.index,
+            text=text + delta.text,
+            tokens=choice.tokens[:tokens],
+            logprobs=choice.logprobs[:tokens],
+            prompt_logprobs=choice.prompt_logprobs,
+            finish=reason,
+            stop_string=sequence.text.stopped_by,
+        )
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> Delta:
+        sequence.finish = reason
+        self._scheduler.finish(sequence)
+        return Delta(id=sequence.request.ask.id, index=sequence.index, text=sequence.text.finish(), finish=reason)
+
+    def _done(self, request: Request) -> Done:
+        del self.requests[request.ask.id]
+        usage = self._usage(request)
+        reasons = {sequence.finish for sequence in request.sequences}
+        self.metrics.finish(usage, "time" if "time" in reasons else "length" if reasons == {"length"} else "stop")
+        return Done(request.ask.id, usage)
+
+    def _usage(self, request: Request) -> Usage:
+        now = time.monotonic()
+        started = request.started or now
+        first = request.first_token or now
+        return Usage(
+            prompt_tokens=len(request.prompt),
+            completion_tokens=sum(sequence.chosen for sequence in request.sequences),
+            cached_tokens=request.cached_tokens or 0,
+            queue_seconds=started - request.arrived,
+            prompt_seconds=first - started,
+            generation_seconds=now - first,
+            drafted_tokens=sum(sequence.acceptance.drafted for sequence in request.sequences),
+            accepted_tokens=sum(sequence.acceptance.accepted for sequence in request.sequences),
+        )
+
+    # measuring
+
+    def _note_start(self, works: list[Work], now: float) -> None:
+        for work in works:
+            request = work.sequence.request
+            if request.started is None:
+                request.started = now
+                self.metrics.queue_time.observe(now - request.arrived)
+
+    def _note_time(self, sequence: Sequence, now: float, tokens: int) -> None:
+        if tokens == 0:
+            return
+        request = sequence.request
+        if request.first_token is None:
+            request.first_token = now
+            self.metrics.ttft.observe(now - request.arrived)
+        if sequence.last_token_at:
+            for _ in range(tokens):
+                self.metrics.inter_token.observe((now - sequence.last_token_at) / tokens)
+        sequence.last_token_at = now
+        self.metrics.generated_tokens += tokens
+
+    def _learn(self, works: list[Work], seconds: float) -> None:
+        """Let the scheduler know what this batch cost."""
+        decodes = sum(len(work.tokens) for work in works if work.sequence.decoding)
+        prefill = sum(len(work.tokens) for work in works) - decodes
+        if prefill == 0:
+            self._scheduler.times.learn(decodes, seconds)
+        elif prefill >= PREFILL_WORTH_MEASURING:
+            beside = self._scheduler.times.seconds(decodes) if decodes and self._scheduler.times.known else 0.0
+            if seconds > beside:
+                self._cache.costs.prefill.learn(prefill, seconds - beside)
+
+    def _count(self, works: list[Work], begun: float, device: float) -> None:
+        metrics = self.metrics
+        metrics.steps += 1
+        metrics.busy_seconds += time.monotonic() - begun
+        metrics.device_seconds += device
+        metrics.batch_sequences.observe(len(works))
+        metrics.batch_tokens.observe(sum(len(work.tokens) for work in works))
+        for work in works:
+            metrics.drafted_tokens += work.drafts
+            request = work.sequence.request
+            if work.start < len(request.prompt):
+                metrics.computed_tokens += min(len(work.tokens), len(request.prompt) - work.start)
+
+
+def _best(request: Request) -> list[Delta]:
+    """The deltas of a request's best choices, renumbered, where more were generated than asked for."""
+    ask = request.ask
+    if ask.best_of <= ask.n:
+        return []
+    ranked = sorted(request.sequences, key=lambda s: s.logprob_sum / max(s.chosen, 1), reverse=True)
+    return [structs.replace(delta, index=i) for i, s in enumerate(ranked[: ask.n]) for delta in s.withheld]

@@ -1,0 +1,136 @@
+"""Choosing the next token from its logits.
+
+Greedy choices of a whole batch are one argmax. A request with a temperature, a penalty or a bias has a `Sampler` of its own, which
+works on its row alone and only on the few tokens that can still be chosen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from server.engine.messages import Sampling
+
+Row = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+
+_BLOCK = 128
+
+
+class Sampler:
+    """The state of one sequence's sampling.
+
+    Args:
+        sampling: the request's parameters.
+        banned: tokens never to be chosen.
+        prompt: the prompt's tokens, which the repeat penalty counts too.
+        stream: tells the choices of one request apart, so that equal seeds do not make them equal.
+    """
+
+    def __init__(
+        self, sampling: Sampling, *, banned: Sequence[int] = (), prompt: Sequence[int] = (), stream: int = 0
+    ) -> None:
+        self._sampling = sampling
+        self._generated: Counter[int] = Counter()
+        self._recent = list(prompt[-sampling.repeat_last_n :]) if sampling.repeat_last_n else []
+        self._banned = np.array(banned, np.intp)
+        self._bias_tokens = np.array(list(sampling.logit_bias), np.intp)
+        self._bias = np.array(list(sampling.logit_bias.values()), np.float32)
+        self._penalises = bool(
+            sampling.presence_penalty or sampling.frequency_penalty or sampling.repeat_penalty != 1.0
+        )
+        self._random = np.random.default_rng(None if sampling.seed is None else (sampling.seed % 2**64, stream))
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether the likeliest token is chosen with nothing to adjust before."""
+        adjusts = self._penalises or self._bias.size or self._banned.size
+        return self._sampling.temperature <= 0 and not adjusts
+
+    def choose(self, row: Row) -> int:
+        """The next token.
+
+        Args:
+            row: logits [vocabulary]; penalties and bias are written into it.
+        """
+        self._adjust(row)
+        if self._sampling.temperature <= 0:
+            return int(row.argmax())
+        tokens, probabilities = self._distribution(row)
+        at = np.searchsorted(probabilities.cumsum(), self._random.random() * probabilities.sum(), side="right")
+        return int(tokens[min(int(at), len(tokens) - 1)])
+
+    def observe(self, token: int) -> None:
+        """Take in a token that was generated."""
+        if self._penalises:
+            self._generated[token] += 1
+            self._recent.append(token)
+            del self._recent[: -self._sampling.repeat_last_n or len(self._recent)]
+
+    def _adjust(self, row: Row) -> None:
+        sampling = self._sampling
+        if self._penalises:
+            if sampling.repeat_penalty != 1.0 and self._recent:
+                recent = np.unique(np.array(self._recent, np.intp))
+                values = row[recent]
+                row[recent] = np.where(values > 0, values / sampling.repeat_penalty, values * sampling.repeat_penalty)
+            if self._generated:
+                tokens = np.fromiter(self._generated.keys(), np.intp)
+                counts = np.fromiter(self._generated.values(), np.float32)
+                row[tokens] -= np.float32(sampling.presence_penalty) + np.float32(sampling.frequency_penalty) * counts
+        if self._bias.size:
+            row[self._bias_tokens] += self._bias
+        if self._banned.size:
+            row[self._banned] = -np.inf
+
+    def _distribution(self, row: Row) -> tuple[Indices, npt.NDArray[np.float64]]:
+        """The tokens that may be chosen, likeliest first where the order matters, and their weights."""
+        sampling = self._sampling
+        tokens = likeliest(row, sampling.top_k) if sampling.top_k > 0 else np.arange(row.size)
+        logits = row[tokens].astype(np.float64)
+        top = logits.max()
+        if sampling.min_p > 0:
+            keep = logits >= top + np.log(sampling.min_p)
+            tokens, logits = tokens[keep], logits[keep]
+        if sampling.top_p < 1:
+            order = np.argsort(-logits, kind="stable")
+            tokens, logits = tokens[order], logits[order]
+            weights = np.exp(logits - top)
+            kept = int(np.searchsorted(weights.cumsum(), sampling.top_p * weights.sum())) + 1
+            tokens, logits = tokens[:kept], logits[:kept]
+        return tokens, np.exp((logits - top) / sampling.temperature)
+
+
+def likeliest(row: Row, k: int) -> Indices:
+    """The `k` tokens of the highest logits, in no order.
+
+    The k-th largest of all blocks' maxima is no larger than the k-th largest logit, so what lies below it can be left out
+    before anything is sorted: on 150,000 logits this takes half the time of a partition of them all.
+    """
+    if k >= row.size:
+        return np.arange(row.size)
+    blocks = row.size // _BLOCK
+    if blocks > k:
+        maxima = row[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+        bound = np.partition(maxima, blocks - k)[blocks - k]
+        candidates = np.flatnonzero(row >= bound)
+    else:
+        candidates = np.arange(row.size)
+    chosen = np.argpartition(row[candidates], candidates.size - k)[candidates.size - k :]
+    return candidates[chosen]
+
+
+def log_probabilities(row: Row, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+    """The log-probability of a token, and the `top` likeliest tokens with theirs, likeliest first.
+
+    Args:
+        row: logits [vocabulary] as the model gave them.
+    """
+    peak = float(row.max())
+    total = peak + float(np.log(np.exp(row - np.float32(peak), dtype=np.float32).sum(dtype=np.float64)))
+    best = likeliest(row, top) if top else np.empty(0, np.intp)
+    best = best[np.argsort(-row[best], kind="stable")]
+    return float(row[token]) - total, [(int(t), float(row[t]) - total) for t in best]

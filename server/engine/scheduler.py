@@ -1,0 +1,233 @@
+"""Which tokens of which sequences go into the next batch.
+
+Every step is one batch: first the next token of each running generation, then pieces of prompts up to a budget of tokens. The
+budget follows from measured speed: a step may last only so long that running generations do not stall, so a long prompt comes in
+beside them piece by piece. Requests are admitted in order of priority and arrival while there is room for their KV state; where
+cells run out, the youngest sequence gives up its place, is parked in RAM and goes on later.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from server.engine.kv_cache import KvCache, NotNow
+from server.engine.prefix_cache import Entry
+from server.engine.sequence import Request, Sequence, Work
+from server.engine.speculation import StepTimes, draft_length
+
+CELLS_KEPT_FOR_DECODING = 32
+"""Room that a running sequence is expected to need soon, where others ask to be admitted."""
+
+
+class QueueFull(Exception):
+    """As many requests wait as may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one engine.
+
+    Attributes:
+        parallel: sequences that run side by side. queue: sequences that may wait.
+        batch: tokens of one step.
+        gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
+        solo_gap: seconds that a step may take while none runs.
+    """
+
+    parallel: int
+    queue: int
+    batch: int
+    gap: float = 0.4
+    solo_gap: float = 1.2
+    smallest_chunk: int = 32
+
+
+class Scheduler:
+    """Owns the waiting and the running sequences; asks the cache for their places."""
+
+    def __init__(self, cache: KvCache, limits: Limits) -> None:
+        self.cache = cache
+        self.limits = limits
+        self.times = StepTimes()
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._claimed = 0
+
+    def submit(self, request: Request) -> None:
+        """Queue all choices of a request. Raises QueueFull, and then none is queued."""
+        if len(self.waiting) + len(request.sequences) > self.limits.queue:
+            raise QueueFull
+        for sequence in request.sequences:
+            insort(self.waiting, sequence, key=_turn)
+
+    def plan(self) -> list[Work]:
+        """The next batch: empty where there is nothing to do, or all must wait for something."""
+        self._claimed = 0
+        self._admit()
+        works = list(self._decodes())
+        works += self._prefills(self._prefill_budget(works))
+        still_there = (
+            work for work in works if work.sequence.entry
+        )  # the last ones planned may have preempted earlier ones
+        return sorted(still_there, key=_device_order)
+
+    def commit(self, work: Work, accepted: int) -> None:
+        """Note that a batch has been computed: `accepted` of the work's drafts proved right, the others are forgotten."""
+        entry = work.sequence.entry
+        assert entry
+        right = work.tokens[len(work.tokens) - work.drafts :][:accepted]
+        self.cache.append(entry, right)
+        work.sequence.tokens.extend(right)
+        self.cache.advance(entry, len(work.tokens) - work.drafts + accepted)
+        if accepted < work.drafts:
+            self.cache.forget_drafts(entry)
+        if entry.ready in work.sequence.request.checkpoints:
+            self.cache.checkpoint(entry)
+
+    def append(self, sequence: Sequence, token: int) -> None:
+        """Add a chosen token to a sequence; the next step computes it."""
+        assert sequence.entry
+        sequence.tokens.append(token)
+        self.cache.append(sequence.entry, [token])
+
+    def finish(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is; what it has computed stays in the cache if its request lets it."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence.entry:
+            self.cache.close(sequence.entry, keep=sequence.request.ask.cache_prompt)
+            sequence.entry = None
+        self._unpark(sequence)
+
+    def preempt(self) -> bool:
+        """Take the youngest running sequence off the device, to go on later. False where only one is left."""
+        if len(self.running) < 2:
+            return False
+        youngest = max(self.running, key=_turn)
+        self.running.remove(youngest)
+        assert youngest.entry
+        youngest.parked = self.cache.park(youngest.entry)
+        youngest.entry = None
+        insort(self.waiting, youngest, key=_turn)
+        self.preemptions += 1
+        return True
+
+    # admission
+
+    def _admit(self) -> None:
+        for sequence in list(self.waiting):
+            if len(self.running) >= self.limits.parallel:
+                return
+            opened = self._open(sequence)
+            if opened is NotNow.WAIT:
+                continue
+            if opened is NotNow.FULL:
+                return
+            sequence.entry = opened
+            if self.running and not self.cache.reserve(opened, sequence.pending + self._spoken_for()):
+                self.cache.close(opened)
+                sequence.entry = None
+                return
+            self._unpark(sequence)
+            if sequence.request.cached_tokens is None:
+                sequence.request.cached_tokens = opened.ready
+            self.waiting.remove(sequence)
+            insort(self.running, sequence, key=_turn)
+
+    def _open(self, sequence: Sequence) -> Entry | NotNow:
+        ask = sequence.request.ask
+        return self.cache.open(sequence.tokens, ask.partition, reuse=not ask.prompt_logprobs)
+
+    def _spoken_for(self) -> int:
+        """Cells that running sequences will need: the rest of their prompts and a little to generate."""
+        return sum(sequence.pending + CELLS_KEPT_FOR_DECODING for sequence in self.running)
+
+    def _unpark(self, sequence: Sequence) -> None:
+        if sequence.parked:
+            self.cache.unpark(sequence.parked)
+            sequence.parked = None
+
+    # decoding
+
+    def _decodes(self) -> Iterator[Work]:
+        """The next token of each generation, and proposals for those after it where they pay."""
+        width = sum(sequence.decoding for sequence in self.running)
+        for sequence in list(self.running):
+            if not sequence.decoding or sequence.entry is None:
+                continue
+            drafts = self._draft(sequence, width)
+            if not self._reserve(sequence, 1 + len(drafts)):
+                continue
+            width += len(drafts)
+            start = sequence.entry.ready
+            yield Work(sequence, start, [sequence.tokens[-1], *drafts], len(drafts), 1 + len(drafts))
+
+    def _draft(self, sequence: Sequence, width: int) -> list[int]:
+        if sequence.lookup is None or not self.cache.layout.truncatable:
+            return []
+        room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
+        if room <= 0:
+            return []
+        proposed = sequence.lookup.propose(min(room, draft_length(sequence.acceptance, self.times, width)))
+        return proposed
+
+    def _reserve(self, sequence: Sequence, cells: int) -> bool:
+        """Make room for a sequence's tokens, if need be by preempting others. False where it was preempted itself."""
+        while sequence.entry and not self.cache.reserve(sequence.entry, self._claimed + cells):
+            if not self.preempt():
+                return False
+        if sequence.entry is None:
+            return False
+        self._claimed += cells
+        return True
+
+    # prefill
+
+    def _prefill_budget(self, decodes: list[Work]) -> int:
+        """How many prompt tokens the step may take, by the speed they have been computed at."""
+        width = sum(len(work.tokens) for work in decodes)
+        if decodes:
+            plain = self.times.seconds(width) if self.times.known else 0.0
+            seconds = max(self.limits.gap, 4 * plain) - plain
+        else:
+            seconds = self.limits.solo_gap
+        affordable = int(seconds * self.cache.costs.prefill.value)
+        chunk = max(affordable // self.limits.smallest_chunk, 1) * self.limits.smallest_chunk
+        return min(chunk, self.limits.batch - width)
+
+    def _prefills(self, budget: int) -> Iterator[Work]:
+        """Pieces of prompts, the oldest request's first, until the budget is spent."""
+        for sequence in list(self.running):
+            if budget <= 0:
+                return
+            if not sequence.decoding and (work := self._prefill(sequence, budget)):
+                yield work
+                budget -= len(work.tokens)
+
+    def _prefill(self, sequence: Sequence, budget: int) -> Work | None:
+        entry = sequence.entry
+        if entry is None:
+            return None
+        start, end = entry.ready, min(len(sequence.tokens), entry.ready + budget)
+        end = min([end, *(at for at in sequence.request.checkpoints if start < at)])
+        if not self._reserve(sequence, end - start):
+            return None
+        last = end == len(sequence.tokens)
+        outputs = end - start if sequence.request.ask.prompt_logprobs else int(last)
+        return Work(sequence, start, sequence.tokens[start:end], outputs=outputs)
+
+
+def _turn(sequence: Sequence) -> tuple[int, float, int, int]:
+    """Whose turn comes first: higher priority, then earlier arrival."""
+    ask = sequence.request.ask
+    return (-ask.priority, sequence.request.arrived, ask.id, sequence.index)
+
+
+def _device_order(work: Work) -> int:
+    """Batches list sequences by their place: llama.cpp computes neighbouring buffers together and others one after the other."""
+    return work.sequence.entry.sequence if work.sequence.entry else -1

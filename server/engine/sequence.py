@@ -1,0 +1,110 @@
+"""A request on its way through the engine, and the sequences (one a choice) that answer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.engine.messages import Delta, FinishReason, Generate, TokenLogprob
+from server.engine.prefix_cache import Entry
+from server.engine.sampler import Sampler
+from server.engine.speculation import Acceptance, Lookup
+from server.engine.text import TextStream
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """What was asked, and what its choices share.
+
+    Attributes:
+        prompt: the prompt's tokens.
+        arrived: when it came, in the engine's seconds. started: when its first sequence was admitted.
+        first_token: when its first token was there.
+        checkpoints: prompt lengths at which a state that cannot be cut later is saved.
+    """
+
+    ask: Generate
+    prompt: list[int]
+    arrived: float
+    sequences: list[Sequence] = field(default_factory=list["Sequence"])
+    started: float | None = None
+    first_token: float | None = None
+    cached_tokens: int | None = None
+    checkpoints: list[int] = field(default_factory=list[int])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all choices are over."""
+        return all(sequence.finish for sequence in self.sequences)
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One choice of a request: its tokens, where their KV state is, and how its next token is chosen.
+
+    Attributes:
+        tokens: prompt and generated tokens; the last one's state is computed with the next.
+        entry: its place on the device while it runs, None while it waits.
+        parked: its state in RAM while it waits after having been preempted.
+        lookup: what proposes tokens by prompt lookup, or None.
+    """
+
+    request: Request
+    index: int
+    tokens: list[int]
+    limit: int
+    """The most tokens it may come to have, prompt included."""
+    sampler: Sampler
+    text: TextStream
+    lookup: Lookup | None
+    acceptance: Acceptance = field(default_factory=Acceptance)
+    entry: Entry | None = None
+    parked: Entry | None = None
+    finish: FinishReason | None = None
+    chosen: int = 0
+    """Tokens chosen so far, an end token included."""
+    logprob_sum: float = 0.0
+    last_token_at: float = 0.0
+    withheld: list[Delta] = field(default_factory=list[Delta])
+    """Its deltas, where only the best choices will be given out."""
+
+    @property
+    def generated(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def pending(self) -> int:
+        """How many tokens are still to be computed before the next one can be chosen."""
+        return len(self.tokens) - (self.entry.ready if self.entry else 0)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether only its latest token is to be computed."""
+        return self.entry is not None and self.pending == 1 and self.generated > 0
+
+
+@dataclass(slots=True)
+class Work:
+    """A sequence's part in one batch.
+
+    Attributes:
+        start: position of the first token. tokens: what is computed, drafts at the end included.
+        drafts: how many of the tokens are proposals.
+        outputs: for how many of the last tokens logits are wanted.
+    """
+
+    sequence: Sequence
+    start: int
+    tokens: list[int]
+    drafts: int = 0
+    outputs: int = 0
+
+
+@dataclass(slots=True)
+class Choice:
+    """Tokens chosen for a sequence in one step, with what goes with them."""
+
+    tokens: list[int]
+    accepted: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])

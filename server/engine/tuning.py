@@ -1,0 +1,114 @@
+"""What a model costs on this machine: thread counts, the time of steps by width and the speed of prefill.
+
+Measured once when a model is first loaded, in about a second for a small one, and remembered for model, placement and machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from server.engine.cores import cpu_name, usable_cores
+from server.engine.llama import Context
+from server.engine.messages import LoadSpec
+
+WIDTHS = (1, 2, 4, 8)
+PROMPT = 64
+_PATIENCE = 4.0
+"""Seconds after which no further thread count is tried."""
+
+log = logging.getLogger("brim.tuning")
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """Measurements of one model on one machine.
+
+    Attributes:
+        threads: for decoding. threads_batch: for prefill.
+        step_seconds: duration of a decoding step by its number of tokens.
+        prefill_rate: prompt tokens per second.
+    """
+
+    threads: int
+    threads_batch: int
+    step_seconds: dict[int, float]
+    prefill_rate: float
+
+
+def tune(context: Context, spec: LoadSpec) -> Tuning:
+    """Measure, or recall, what suits a context, and set its threads."""
+    cores = usable_cores()
+    path = Path(spec.state_dir) / f"tuning-{_key(context, spec, cores)}.json" if spec.state_dir else None
+    tuning = _recall(path) if path else None
+    if tuning is None:
+        tuning = _measure(context, spec, cores)
+        if path:
+            _remember(path, tuning)
+    context.set_threads(tuning.threads, tuning.threads_batch)
+    return tuning
+
+
+def _measure(context: Context, spec: LoadSpec, cores: int) -> Tuning:
+    counts = (
+        [spec.threads] if spec.threads else sorted({cores, max(1, cores * 3 // 4), max(1, cores // 2)}, reverse=True)
+    )
+    prompt = min(PROMPT, context.shape.batch, context.shape.cells // context.shape.sequences)
+    context.set_threads(counts[0], counts[0])
+    _seconds(context, prompt)  # reads the weights into memory
+    threads = _fastest(counts, context, 1)
+    threads_batch = _fastest(counts, context, prompt)
+    context.set_threads(threads, threads_batch)
+    widths = [width for width in WIDTHS if width <= prompt]
+    steps = {width: min(_seconds(context, width) for _ in range(2)) for width in widths}
+    return Tuning(threads, threads_batch, steps, prompt / _seconds(context, prompt))
+
+
+def _fastest(counts: list[int], context: Context, width: int) -> int:
+    """The thread count with the shortest step; a smaller one must win clearly, since the measurement is short."""
+    times: dict[int, float] = {}
+    begun = time.monotonic()
+    for count in counts:
+        context.set_threads(count, count)
+        times[count] = min(_seconds(context, width) for _ in range(3))
+        if time.monotonic() - begun > _PATIENCE:
+            break
+    return min(times, key=lambda count: times[count] * (1.0 if count == counts[0] else 1.05))
+
+
+def _seconds(context: Context, width: int) -> float:
+    context.drop(0)
+    begun = time.monotonic()
+    context.decode([0] * width, range(width), [0] * width, [width - 1])
+    context.synchronize()
+    seconds = time.monotonic() - begun
+    context.drop(0)
+    return seconds
+
+
+def _key(context: Context, spec: LoadSpec, cores: int) -> str:
+    facts = (spec.digest, msgspec.to_builtins(spec.placement), spec.kv_type, spec.threads, cores, cpu_name())
+    shape = (context.shape.unified, context.shape.ubatch)
+    return xxhash.xxh3_64_hexdigest(repr((facts, shape)))
+
+
+def _recall(path: Path) -> Tuning | None:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=Tuning)
+    return None
+
+
+def _remember(path: Path, tuning: Tuning) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(msgspec.json.encode(tuning))
+        temporary.rename(path)
+    except OSError as error:
+        log.warning("could not remember measurements in %s: %s", path, error)

@@ -1,0 +1,317 @@
+"""A model's process: loads the model, then decodes until told to stop.
+
+Three threads: the intake receives and tokenizes, this one decodes, and the disk tier writes. The process ends by itself when its
+server is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import llama_cpp
+import psutil
+import xxhash
+import zmq
+
+from server.engine.costs import Costs
+from server.engine.embedder import Embedder
+from server.engine.intake import EmbedRequest, Intake, Order, Outbox
+from server.engine.kv_cache import KvCache, Layout
+from server.engine.kv_store import DiskStore
+from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.messages import (
+    Cancel,
+    GetStats,
+    LoadFailed,
+    LoadProgress,
+    LoadSpec,
+    ModelInfo,
+    Ready,
+    Refused,
+    Shutdown,
+    Stats,
+    Steps,
+    decode_to_worker,
+)
+from server.engine.prefix_cache import Tier
+from server.engine.runner import Runner
+from server.engine.scheduler import Limits, QueueFull, Scheduler
+from server.engine.sequence import Request
+from server.engine.tuning import Tuning, tune
+from server.errors import LoadError
+
+IDLE_WAIT = 0.5
+"""Seconds without an order after which idle states are written to disk."""
+DISK_WAIT = 0.005
+"""Seconds between looks at the disk's thread while a prompt waits for a state."""
+CELL_PADDING = 256
+IDLE_SEQUENCES = 24
+"""Sequences of a unified context beside those that run, to hold cached prefixes; each costs an output row in memory."""
+CACHE_CHECK_STEPS = 20_000
+
+log = logging.getLogger("brim.worker")
+
+
+def main() -> None:
+    """Run a worker on the sockets in the folder that the command line names."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder = Path(sys.argv[1])
+    zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    requests = zmq_context.socket(zmq.PULL)
+    requests.connect(f"ipc://{folder}/requests")
+    results = zmq_context.socket(zmq.PUSH)
+    results.set_hwm(0)
+    results.connect(f"ipc://{folder}/results")
+    outbox = Outbox(results)
+    spec = decode_to_worker(requests.recv())
+    assert isinstance(spec, LoadSpec)
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
+    try:
+        worker = Worker(spec, outbox, orders)
+    except LoadError as error:
+        outbox.send(LoadFailed(str(error), error.out_of_memory))
+        zmq_context.destroy(linger=1000)
+        sys.exit(1)
+    Intake(requests, outbox, worker.model, spec, worker.info.context, orders).start()
+    outbox.send(Ready(worker.info))
+    worker.run()
+    results.close(linger=1000)
+    os._exit(0)  # the intake still waits on its socket; nothing else is left to do
+
+
+def _end_with_server(orders: queue.SimpleQueue[Order]) -> None:
+    """Wait for the end of standard input, which the server holds open, and then leave, even where a step hangs."""
+    with contextlib.suppress(OSError):
+        while sys.stdin.buffer.read(4096):
+            pass
+    orders.put(Shutdown(0.0))
+    time.sleep(5.0)
+    os._exit(1)
+
+
+class Worker:
+    """A loaded model and the loop that serves it.
+
+    Raises:
+        LoadError: the model or its context could not be made.
+    """
+
+    def __init__(self, spec: LoadSpec, outbox: Outbox, orders: queue.SimpleQueue[Order]) -> None:
+        begun = time.monotonic()
+        self._spec = spec
+        self._outbox = outbox
+        self._orders = orders
+        self._stop_at: float | None = None
+        self._stalled = False
+        self.model = Model(spec, lambda fraction: outbox.send(LoadProgress(fraction)))
+        context_length = spec.context or self.model.context_train
+        shape = _shape(spec, self.model, context_length)
+        self._context = Context(self.model, spec, shape)
+        self._embedder = Embedder(self._context) if spec.embedding else None
+        outbox.send(LoadProgress(1.0, "measuring"))
+        tuning = tune(self._context, spec)
+        self._cache = self._make_cache(shape, tuning)
+        limits = Limits(parallel=spec.parallel, queue=spec.queue_limit, batch=shape.batch)
+        self._scheduler = Scheduler(self._cache, limits)
+        for width, seconds in tuning.step_seconds.items():
+            self._scheduler.times.learn(width, seconds)
+        self._runner = Runner(
+            self._context, self.model.vocab, self._scheduler, self._cache, helpers=min(tuning.threads, spec.parallel)
+        )
+        self.info = self._describe(context_length, tuning, time.monotonic() - begun)
+
+    def _make_cache(self, shape: ContextShape, tuning: Tuning) -> KvCache:
+        spec = self._spec
+        bytes_per_token = self._bytes_per_token()
+        layout = Layout(
+            sequences=shape.sequences,
+            cells=shape.cells,
+            unified=shape.unified,
+            truncatable=self.model.truncatable,
+            buffer_bytes=0 if shape.unified else bytes_per_token * shape.cells // shape.sequences,
+        )
+        costs = Costs()
+        costs.prefill.learn(tuning.prefill_rate, 1.0)
+        disk = DiskStore(Path(spec.cache_dir), state_key(spec), spec.cache_disk) if spec.cache_disk else None
+        return KvCache(self._context, layout, ram_limit=spec.cache_ram, disk=disk, costs=costs, clock=time.monotonic)
+
+    def _bytes_per_token(self) -> int:
+        """Bytes of state that one token adds, from two short sequences."""
+        sizes: list[int] = []
+        for length in (1, 9):
+            self._context.drop(0)
+            self._context.decode([0] * length, range(length), [0] * length, [length - 1])
+            sizes.append(self._context.state_size(0))
+        self._context.drop(0)
+        return max((sizes[1] - sizes[0]) // 8, 1)
+
+    def _describe(self, context: int, tuning: Tuning, seconds: float) -> ModelInfo:
+        model, vocab = self.model, self.model.vocab
+        return ModelInfo(
+            name=self._spec.name,
+            architecture=model.metadata("general.architecture") or "unknown",
+            description=model.description,
+            n_params=model.n_params,
+            n_bytes=model.n_bytes,
+            n_vocab=vocab.size,
+            n_layers=model.n_layers,
+            n_embd=model.n_embd,
+            context=context,
+            context_train=model.context_train,
+            parallel=self._spec.parallel,
+            kv_unified=self._context.shape.unified,
+            chat_template=model.chat_template,
+            bos_token=vocab.text(vocab.bos),
+            eos_token=vocab.text(vocab.eos),
+            eot_token=vocab.text(vocab.eot),
+            add_bos=vocab.add_bos,
+            fim=len(vocab.fim_tokens()) == 3,
+            special_tokens={vocab.text(t): t for t in (vocab.bos, *sorted(vocab.end_tokens)) if t >= 0},
+            fim_tokens=vocab.fim_tokens(),
+            device_bytes=device_bytes(),
+            threads=tuning.threads,
+            threads_batch=tuning.threads_batch,
+            embedding=self._embedder is not None,
+            pooling=self._context.pooling,
+            load_seconds=seconds,
+        )
+
+    def run(self) -> None:
+        """Serve until told to stop and all that runs has ended, or its time is over."""
+        checked = 0
+        while not self._over():
+            self._take_orders()
+            if self._cache.collect():
+                continue
+            if expired := self._runner.expire(time.monotonic()):
+                self._outbox.send(expired)
+            steps = self._step()
+            self._stalled = steps is None
+            if steps and (steps.deltas or steps.done):
+                self._outbox.send(steps)
+            if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
+                checked = self._runner.metrics.steps
+                self._cache.check()
+        wait = max(2.0, (self._stop_at or 0.0) - time.monotonic())
+        self._cache.shut_down(wait)
+
+    def _step(self) -> Steps | None:
+        try:
+            return self._runner.step()
+        except RuntimeError as error:
+            for refused in self._runner.fail(str(error)):
+                self._outbox.send(refused)
+            raise
+
+    def _over(self) -> bool:
+        if self._stop_at is None:
+            return False
+        return not self._runner.requests or time.monotonic() >= self._stop_at
+
+    def _take_orders(self) -> None:
+        """Carry out what has been ordered; wait for orders where there is nothing to decode."""
+        while True:
+            try:
+                order = self._orders.get(timeout=self._patience()) if self._patience() else self._orders.get_nowait()
+            except queue.Empty:
+                if not self._runner.requests:
+                    self._cache.persist()
+                return
+            self._carry_out(order)
+            self._stalled = False
+
+    def _patience(self) -> float:
+        if self._scheduler.running or self._stop_at is not None:
+            return 0.0
+        if self._scheduler.waiting:
+            return DISK_WAIT if self._stalled else 0.0
+        return IDLE_WAIT
+
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Request():
+                self._submit(order)
+            case Cancel(number):
+                self._runner.cancel(number)
+            case EmbedRequest():
+                assert self._embedder
+                self._outbox.send(self._embedder.embed(order.number, order.inputs))
+            case GetStats(number):
+                self._outbox.send(self._stats(number))
+            case Shutdown(grace):
+                self._stop_at = time.monotonic() + grace
+
+    def _submit(self, request: Request) -> None:
+        number = request.ask.id
+        if self._stop_at is not None:
+            text = "the server is shutting down; try again in a moment"
+            self._outbox.send(Refused(id=number, message=text, status=503, code="shutting_down", retry_after=5.0))
+            return
+        try:
+            self._runner.submit(request)
+        except QueueFull:
+            text = f"{self._spec.queue_limit} requests are waiting already; try again later"
+            retry = max(1.0, len(self._scheduler.waiting) / max(1, self._spec.parallel))
+            self._outbox.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=retry))
+
+    def _stats(self, number: int) -> Stats:
+        cache, scheduler = self._cache, self._scheduler
+        counters = self._runner.metrics.counters() | {"preemptions_total": float(scheduler.preemptions)}
+        for tier in Tier:
+            label = f'{{tier="{tier.name.lower()}"}}'
+            counters[f"prefix_cache_hits_total{label}"] = cache.hits[tier]
+            counters[f"prefix_cache_tokens_saved_total{label}"] = cache.tokens_saved[tier]
+            counters[f"prefix_cache_evictions_total{label}"] = cache.evictions[tier]
+        gauges = {
+            "requests_running": len(scheduler.running),
+            "requests_waiting": len(scheduler.waiting),
+            "kv_cells_used": cache.device_tokens,
+            "kv_cells": cache.layout.cells,
+            'prefix_cache_bytes{tier="ram"}': cache.ram_bytes,
+            'prefix_cache_bytes{tier="disk"}': cache.disk_bytes,
+            "prefill_tokens_per_second": cache.costs.prefill.value,
+            "resident_bytes": psutil.Process().memory_info().rss,
+        }
+        return Stats(id=number, counters=counters, gauges=gauges, histograms=self._runner.metrics.histograms())
+
+
+def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
+    """How the KV buffer is laid out: one pool of `context` cells, or as many for each of the parallel sequences."""
+    unified = spec.parallel == 1 or spec.kv_unified is not False
+    per_sequence = -(-context // CELL_PADDING) * CELL_PADDING
+    return ContextShape(
+        cells=per_sequence if unified else per_sequence * spec.parallel,
+        sequences=spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0),
+        unified=unified,
+        batch=max(spec.placement.n_batch, spec.parallel),
+        ubatch=spec.placement.n_ubatch,
+    )
+
+
+def state_key(spec: LoadSpec) -> str:
+    """Digest of everything that KV state depends on."""
+    facts = (
+        spec.digest,
+        spec.adapters,
+        spec.kv_type,
+        (spec.rope_freq_base, spec.rope_freq_scale),
+        llama_cpp.__version__,
+        ctypes.sizeof(ctypes.c_void_p),
+        sys.byteorder,
+    )
+    return xxhash.xxh3_128_hexdigest(repr(facts))
+
+
+if __name__ == "__main__":
+    main()
