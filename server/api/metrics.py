@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.context import ContextOf
 from server.engine.messages import Stats
 from server.errors import RequestError
-from server.models.manager import LoadedModel
+from server.models.loading import LoadedModel
 
 router = APIRouter(tags=["Operation"])
 

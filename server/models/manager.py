@@ -7,22 +7,15 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from msgspec import structs
-
-from server.chat.template import ChatTemplate
-from server.engine.client import Engine
-from server.engine.messages import LoadProgress, LoadSpec
-from server.errors import BrimError, LoadError, RequestError
-from server.models.resolve import ModelSource, from_manifest, resolve
+from server.engine.messages import LoadProgress
+from server.errors import LoadError, RequestError
+from server.models.loading import LoadedModel, load
+from server.models.resolve import ModelSource, from_manifest
 from server.models.store import ModelNotFoundError, Store
-from server.offload import Wish, choose, step_down
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from server.engine.messages import ModelInfo
     from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,34 +25,6 @@ STABLE_AFTER = 60.0
 LONGEST_BACKOFF = 30.0
 
 State = Literal["loading", "ready", "failed", "waiting"]
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that can answer."""
-
-    source: ModelSource
-    engine: Engine
-    template: ChatTemplate
-    loaded_at: float
-
-    @property
-    def name(self) -> str:
-        """What requests call it."""
-        return self.source.name
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the worker found the model to be."""
-        return self.engine.info
-
-    def with_preamble(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A conversation behind what the Modelfile puts before each: MESSAGEs, and SYSTEM unless there is one."""
-        has_system = bool(messages) and messages[0]["role"] == "system"
-        given = [messages[0]] if has_system else []
-        if not has_system and self.source.system:
-            given = [{"role": "system", "content": self.source.system}]
-        return [*given, *self.source.messages, *messages[has_system:]]
 
 
 @dataclass(frozen=True)
@@ -223,73 +188,6 @@ class ModelManager:
             there = sorted({*self._slots, *(manifest.name for manifest in self.store.list())})
             message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
             raise RequestError(message, status=404, code="model_not_found", param="model") from error
-
-
-async def load(source: ModelSource, settings: Settings, on_progress: Callable[[LoadProgress], None]) -> LoadedModel:
-    """Start an engine for a model: decide what goes where, then read its weights, on the CPU more and more if it must be.
-
-    Raises:
-        LoadError: it could not be loaded.
-    """
-    try:
-        spec = await asyncio.to_thread(_plan, source, settings)
-    except BrimError as error:
-        raise LoadError(f"{source.name} could not be loaded: {error}") from error
-    engine = await _start(spec, on_progress)
-    info = engine.info
-    template = ChatTemplate(
-        source.template if source.template is not None else info.chat_template,
-        {"bos_token": info.bos_token, "eos_token": info.eos_token},
-    )
-    return LoadedModel(source, engine, template, time.monotonic())
-
-
-async def _start(spec: LoadSpec, on_progress: Callable[[LoadProgress], None]) -> Engine:
-    while True:
-        try:
-            return await Engine.start(spec, on_progress=on_progress)
-        except LoadError as error:
-            smaller = step_down(spec.placement) if error.out_of_memory else None
-            if smaller is None:
-                raise
-            logger.warning("%s ran out of device memory; trying again with %s", spec.name, smaller.summary)
-            spec = structs.replace(spec, placement=smaller)
-
-
-def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
-    """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults."""
-    own = source.parameters
-    given = settings.model_fields_set
-
-    def chosen(setting: str, value: Any) -> Any:
-        return value if value is not None and setting not in given else getattr(settings, setting)
-
-    wish = Wish(
-        context=chosen("ctx", own.num_ctx),
-        parallel=chosen("parallel", own.num_parallel),
-        kv_type=chosen("kv_type", own.kv_type),
-        gpu_layers=chosen("gpu_layers", own.num_gpu),
-        vram_budget=settings.vram_budget,
-    )
-    choice = choose(source.path, wish, rpc=settings.rpc)
-    draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
-    return LoadSpec(
-        path=str(source.path),
-        name=source.name,
-        digest=source.digest,
-        placement=choice.placement,
-        context=choice.context,
-        parallel=wish.parallel,
-        kv_type=chosen("kv_type", own.kv_type),
-        rpc=settings.rpc,
-        threads=chosen("threads", own.num_thread),
-        adapters=source.adapters,
-        cache_ram=settings.cache_ram,
-        cache_disk=settings.cache_disk,
-        cache_dir=str(settings.cache_dir),
-        state_dir=str(settings.state_dir),
-        draft_path=str(draft or ""),
-    )
 
 
 async def _end(slot: _Slot, grace: float) -> None:

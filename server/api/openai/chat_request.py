@@ -11,7 +11,7 @@ from server.api.openai.fields import MOST_TOP_LOGPROBS, GenerationFields, NotYet
 
 if TYPE_CHECKING:
     from server.engine.messages import Generate
-    from server.models.manager import LoadedModel
+    from server.models.loading import LoadedModel
 
 MOST_MESSAGES = 10_000
 

@@ -11,7 +11,7 @@ from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, Generation
 
 if TYPE_CHECKING:
     from server.engine.messages import Generate
-    from server.models.manager import LoadedModel
+    from server.models.loading import LoadedModel
 
 MOST_PROMPTS = 128
 DEFAULT_MAX_TOKENS = 16

@@ -29,7 +29,7 @@ from server.api.openai.output import (
 from server.api.streaming import DONE_EVENT, error_event, gather, merge, stream_events, while_connected
 from server.engine.messages import Delta, Done, Generate, Usage
 from server.errors import RequestError
-from server.models.manager import LoadedModel
+from server.models.loading import LoadedModel
 
 router = APIRouter(tags=["OpenAI"])
 encode = msgspec.json.encode

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from server.engine.messages import FinishReason, TokenLogprob, Usage
-    from server.models.manager import LoadedModel
+    from server.models.loading import LoadedModel
 
 Finish = Literal["stop", "length"]
 

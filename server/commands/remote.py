@@ -1,0 +1,75 @@
+"""`brim ps` and `brim stop`: what a running server is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.sizes import format_size
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+Host = Annotated[str | None, typer.Option(help="Address of the server.")]
+Port = Annotated[int | None, typer.Option(help="Port of the server.")]
+ApiKey = Annotated[str | None, typer.Option(help="Key to send; BRIM_API_KEY by default.")]
+
+
+def ps(host: Host = None, port: Port = None, api_key: ApiKey = None) -> None:
+    """List the models that a running server has loaded."""
+    models = _ask(_settings(host, port, api_key), "GET", "/admin/models")["models"]
+    if not models:
+        typer.echo("No model is loaded.")
+        return
+    table = Table("NAME", "STATE", "PLACEMENT", box=None, pad_edge=False)
+    for heading in ("CONTEXT", "SIZE", "REQUESTS", "UP"):
+        table.add_column(heading, justify="right")
+    for model in models:
+        table.add_row(
+            model["name"],
+            model["state"] if model["state"] == "ready" else f"{model['state']} {model['progress']:.0%}",
+            model["placement"],
+            f"{model['context']:,}",
+            format_size(model["n_bytes"]),
+            str(model["running"]),
+            _duration(model["uptime"]),
+        )
+    Console(highlight=False, markup=False).print(table)
+
+
+def stop(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A loaded model's name.")],
+    grace: Annotated[float, typer.Option(metavar="SECONDS", help="Time for its running requests to end.")] = 30.0,
+    host: Host = None,
+    port: Port = None,
+    api_key: ApiKey = None,
+) -> None:
+    """End a model of a running server, and free its memory."""
+    _ask(_settings(host, port, api_key), "POST", "/admin/unload", {"model": name, "grace": grace}, timeout=grace + 15)
+
+
+def _ask(settings: Settings, method: str, path: str, body: Any = None, timeout: float = 10) -> Any:
+    import asyncio
+
+    from server.commands.client import ask, connect
+
+    async def asking() -> Any:
+        async with connect(settings) as client:
+            return await ask(client, method, path, body, timeout)
+
+    return asyncio.run(asking())
+
+
+def _settings(host: str | None, port: int | None, api_key: str | None) -> Settings:
+    from server.settings import Settings
+
+    return Settings.load(host=host, port=port, api_key=api_key, no_key=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

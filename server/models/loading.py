@@ -1,0 +1,125 @@
+"""From a model's files to a running engine: placement, the worker's orders, the chat template."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from server.chat.template import ChatTemplate
+from server.engine.client import Engine
+from server.engine.messages import LoadSpec
+from server.errors import BrimError, LoadError
+from server.models.resolve import ModelSource, resolve
+from server.models.store import Store
+from server.offload import Wish, choose, step_down
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.engine.client import Progress
+    from server.engine.messages import ModelInfo
+    from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can answer."""
+
+    source: ModelSource
+    engine: Engine
+    template: ChatTemplate
+    loaded_at: float
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        return self.source.name
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the worker found the model to be."""
+        return self.engine.info
+
+    def with_preamble(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A conversation behind what the Modelfile puts before each: MESSAGEs, and SYSTEM unless there is one."""
+        has_system = bool(messages) and messages[0]["role"] == "system"
+        given = [messages[0]] if has_system else []
+        if not has_system and self.source.system:
+            given = [{"role": "system", "content": self.source.system}]
+        return [*given, *self.source.messages, *messages[has_system:]]
+
+
+async def load(source: ModelSource, settings: Settings, on_progress: Progress) -> LoadedModel:
+    """Start an engine for a model: decide what goes where, then read its weights.
+
+    Where a device turns out to have too little memory, it is tried again with less on the devices.
+
+    Raises:
+        LoadError: it could not be loaded.
+    """
+    try:
+        spec = await asyncio.to_thread(_plan, source, settings)
+    except BrimError as error:
+        raise LoadError(f"{source.name} could not be loaded: {error}") from error
+    engine = await _start(spec, on_progress)
+    info = engine.info
+    template = ChatTemplate(
+        source.template if source.template is not None else info.chat_template,
+        {"bos_token": info.bos_token, "eos_token": info.eos_token},
+    )
+    return LoadedModel(source, engine, template, time.monotonic())
+
+
+async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
+    while True:
+        try:
+            return await Engine.start(spec, on_progress=on_progress)
+        except LoadError as error:
+            smaller = step_down(spec.placement) if error.out_of_memory else None
+            if smaller is None:
+                raise
+            logger.warning("%s ran out of device memory; trying again with %s", spec.name, smaller.summary)
+            spec = structs.replace(spec, placement=smaller)
+
+
+def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
+    """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults."""
+    own = source.parameters
+    given = settings.model_fields_set
+
+    def chosen(setting: str, value: Any) -> Any:
+        return value if value is not None and setting not in given else getattr(settings, setting)
+
+    wish = Wish(
+        context=chosen("ctx", own.num_ctx),
+        parallel=chosen("parallel", own.num_parallel),
+        kv_type=chosen("kv_type", own.kv_type),
+        gpu_layers=chosen("gpu_layers", own.num_gpu),
+        vram_budget=settings.vram_budget,
+    )
+    choice = choose(source.path, wish, rpc=settings.rpc)
+    draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
+    return LoadSpec(
+        path=str(source.path),
+        name=source.name,
+        digest=source.digest,
+        placement=choice.placement,
+        context=choice.context,
+        parallel=wish.parallel,
+        kv_type=chosen("kv_type", own.kv_type),
+        rpc=settings.rpc,
+        threads=chosen("threads", own.num_thread),
+        adapters=source.adapters,
+        cache_ram=settings.cache_ram,
+        cache_disk=settings.cache_disk,
+        cache_dir=str(settings.cache_dir),
+        state_dir=str(settings.state_dir),
+        draft_path=str(draft or ""),
+    )
