@@ -1,1 +1,31 @@
-"""Which devices there are, what a model needs on each, and what goes where."""
+"""Which devices there are, what a model needs on each, and what goes where.
+
+The names below are loaded on first use: the probe, a short-lived process of this package, needs none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from server.offload.placing import Choice, choose, place
+    from server.offload.solving import Wish
+    from server.offload.stepping_down import learn, step_down
+
+_HOMES = {
+    "Choice": "placing",
+    "choose": "placing",
+    "place": "placing",
+    "Wish": "solving",
+    "learn": "stepping_down",
+    "step_down": "stepping_down",
+}
+
+__all__ = ["Choice", "Wish", "choose", "learn", "place", "step_down"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,110 @@
+"""Times one device: matrix-vector products as in decoding, a wider product as in prefill, a bare call, a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+from typing import TYPE_CHECKING
+
+from server.offload.ggml import Ggml, InitParams
+from server.offload.nvml import used_by_this_process
+from server.offload.questions import DeviceSpeed
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_K": 12}
+F32 = 0
+COLUMNS = 4096
+ROWS = 4096
+MATRICES = 6
+"""Several matrices in turn, so that no cache holds the one that comes next."""
+PREFILL_TOKENS = 128
+SECONDS = 0.15
+"""Least time to repeat each measurement for; the fastest repetition counts, since others only disturb."""
+CONTEXT_BYTES = 1 << 20
+
+
+def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
+    """Time a device by its ggml name.
+
+    Args:
+        threads: CPU threads to use on the host; 0 leaves ggml's default.
+
+    Raises:
+        OSError: the device failed.
+    """
+    device = ggml.device_named(name)
+    pci = ggml.describe(device).pci
+    before = used_by_this_process(pci)
+    backend = ggml.pointer("ggml_backend_dev_init", device, None)
+    if threads and name == "CPU":
+        ggml.call("ggml_backend_cpu_set_n_threads", backend, threads)
+    bandwidth: dict[str, float] = {}
+    for label, number in GGML_TYPES.items():
+        with _products(ggml, backend, number, ROWS, 1, MATRICES) as (graph, nbytes, _):
+            bandwidth[label] = nbytes / _fastest(ggml, backend, graph)
+    with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, _):
+        call = _fastest(ggml, backend, graph)
+    with _products(ggml, backend, GGML_TYPES["q4_K"], ROWS, PREFILL_TOKENS, 1) as (graph, nbytes, matrix):
+        seconds = _fastest(ggml, backend, graph)
+        link = _link(ggml, matrix, nbytes)
+        after = used_by_this_process(pci)
+    ggml.call("ggml_backend_free", backend)
+    return DeviceSpeed(
+        name=name,
+        bandwidth=bandwidth,
+        prefill=2 * ROWS * COLUMNS * PREFILL_TOKENS / seconds,
+        call=call,
+        link=link,
+        overhead=None if before is None or after is None else max(0, after - before - nbytes),
+    )
+
+
+@contextlib.contextmanager
+def _products(
+    ggml: Ggml, backend: int, matrix_type: int, rows: int, tokens: int, matrices: int
+) -> Generator[tuple[int, int, int]]:
+    """A graph of `matrices` independent products on a device; gives it, the weights' bytes and one matrix."""
+    context = ggml.pointer("ggml_init", InitParams(CONTEXT_BYTES, None, True))
+    graph = ggml.pointer("ggml_new_graph", context)
+    nbytes = matrix = 0
+    for _ in range(matrices):
+        matrix = ggml.pointer("ggml_new_tensor_2d", context, matrix_type, COLUMNS, rows)
+        vector = ggml.pointer("ggml_new_tensor_2d", context, F32, COLUMNS, tokens)
+        ggml.call("ggml_build_forward_expand", graph, ggml.pointer("ggml_mul_mat", context, matrix, vector))
+        size = ggml.call("ggml_nbytes", matrix)
+        assert isinstance(size, int)
+        nbytes += size
+    buffer = ggml.pointer("ggml_backend_alloc_ctx_tensors", context, backend)
+    ggml.call("ggml_backend_buffer_clear", buffer, 0)
+    try:
+        yield graph, nbytes, matrix
+    finally:
+        ggml.call("ggml_backend_buffer_free", buffer)
+        ggml.call("ggml_free", context)
+
+
+def _fastest(ggml: Ggml, backend: int, graph: int) -> float:
+    """Seconds of the fastest computation of a graph."""
+    best = float("inf")
+    end = time.perf_counter() + SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
+        if ggml.call("ggml_backend_graph_compute", backend, graph) != 0:
+            raise OSError("the device failed while it was measured")
+        ggml.call("ggml_backend_synchronize", backend)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _link(ggml: Ggml, tensor: int, nbytes: int) -> float:
+    """Bytes a second from the host into a tensor on the device."""
+    data = ctypes.create_string_buffer(nbytes)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        ggml.call("ggml_backend_tensor_set", tensor, data, 0, nbytes)
+        best = min(best, time.perf_counter() - start)
+    return nbytes / best

@@ -1,0 +1,262 @@
+"""From a model, a machine and a wish to a plan: budgets from free memory, compute buffers from dry runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from server.offload.calibration import overhead
+from server.offload.compute import dry_run, estimate, header_digest
+from server.offload.encoding import encode, overrides
+from server.offload.footprint import Footprint, KvShape, footprint
+from server.offload.planner import UBATCHES, Budget, Plan, Problem, plan
+from server.offload.questions import DeviceSpeed, DryRun, DryRunResult
+from server.offload.speed import Speed, depth_for, speed_for
+from server.offload.stepping_down import lesson
+
+if TYPE_CHECKING:
+    from converter.gguf_info import GGUFInfo
+    from server.engine.messages import Placement
+    from server.offload.devices import Device, Machine
+
+GpuLayers = int | Literal["auto", "all"]
+SAFETY_MARGIN = 0.02
+"""Share of a device's memory left free: small, since the figures are exact."""
+N_BATCH = 2048
+ROUNDS = 3
+"""How often a plan is made anew because its dry run needed larger buffers than were assumed."""
+SMALLEST_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be placed, and within which limits.
+
+    Attributes:
+        context: tokens of one request; 0 leaves it open, up to the model's own.
+        parallel: requests decoded side by side.
+        kv_unified: one pool of cells for all sequences, or a buffer for each; None is counted as separate buffers.
+        vram_budget: bytes that brim may use of all devices together. held: bytes that its other models hold there.
+    """
+
+    context: int = 0
+    parallel: int = 1
+    kv_type: str = "f16"
+    gpu_layers: GpuLayers = "auto"
+    vram_budget: int | None = None
+    held: int = 0
+    kv_unified: bool | None = None
+
+    def shape(self, n_ubatch: int = UBATCHES[0]) -> KvShape:
+        """The KV cache of this wish."""
+        return KvShape.of_engine(self.context, self.parallel, bool(self.kv_unified), self.kv_type, n_ubatch)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A plan with all that it was made from.
+
+    Attributes:
+        budgets: bytes that each device gives to weights, KV and compute buffers.
+        host_compute: bytes of compute buffers on the host.
+        exact: whether the compute buffers come from a dry run of this very placement.
+    """
+
+    wish: Wish
+    machine: Machine
+    plan: Plan
+    budgets: dict[str, int]
+    n_ubatch: int
+    host_compute: int
+    exact: bool
+
+    def placement(self) -> Placement:
+        """The same in the worker's terms."""
+        return encode(self.plan, n_batch=N_BATCH, n_ubatch=self.n_ubatch, why_none=self.machine.note)
+
+
+def solve(info: GGUFInfo, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]) -> Outcome:
+    """The fastest placement of a model on a machine; where the context is open, the largest that costs no speed.
+
+    Args:
+        speeds: of the host ("CPU") and of every device, by name.
+    """
+    model = footprint(info)
+    if wish.context:
+        return _solve(Solver(info, model, machine, wish, speeds))
+    return _solve(
+        Solver(info, model, machine, replace(wish, context=_open_context(info, model, machine, wish, speeds)), speeds)
+    )
+
+
+def _solve(solver: Solver) -> Outcome:
+    outcomes: list[Outcome] = []
+    for n_ubatch in UBATCHES:
+        outcomes.append(solver.solve(n_ubatch))
+        if outcomes[-1].plan.whole or not solver.machine.devices:
+            break
+    return min(outcomes, key=lambda outcome: outcome.plan.seconds)
+
+
+def _open_context(
+    info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]
+) -> int:
+    """The largest context, by halves of the model's own, whose predicted speed is that of the smallest.
+
+    Compute buffers are estimated here, so that choosing costs no dry runs. Host memory bounds it too.
+    """
+    contexts = [model.context_train]
+    while contexts[-1] > SMALLEST_CONTEXT:
+        contexts.append(max(SMALLEST_CONTEXT, contexts[-1] // 2))
+    chosen, least = contexts[-1], float("inf")
+    for context in reversed(contexts):
+        solver = Solver(info, model, machine, replace(wish, context=context), speeds, depth=depth_for(contexts[-1]))
+        found = plan(solver.problem(solver.estimated(UBATCHES[0]), UBATCHES[0]))
+        room = machine.host.available - found.host_weights - found.host_kv
+        if found.seconds > least or (least < float("inf") and room < 0):
+            break
+        chosen, least = context, found.seconds
+    return chosen
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Compute buffers assumed for a device that holds layers only, for one that holds the output, and for the host."""
+
+    layers: int
+    output: int
+    host: int
+
+    def raised(self, found: Plan, told: DryRunResult) -> Buffers:
+        """At least as large as a dry run of `found` told."""
+        n = found.problem.n_items
+        inner = [size for stretch, size in zip(found.stretches, told.compute, strict=True) if stretch.end < n]
+        last = [size for stretch, size in zip(found.stretches, told.compute, strict=True) if stretch.end == n]
+        return Buffers(max([self.layers, *inner]), max([self.output, *last]), told.host_compute)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Plans one model on one machine."""
+
+    info: GGUFInfo
+    model: Footprint
+    machine: Machine
+    wish: Wish
+    speeds: dict[str, DeviceSpeed]
+    depth: int | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the model's header."""
+        return header_digest(self.info)
+
+    @cached_property
+    def budgets(self) -> dict[str, int]:
+        """Bytes that each device gives to the model."""
+        return {device.name: self._budget(device) for device in self.machine.devices}
+
+    def _budget(self, device: Device) -> int:
+        budget = device.free - int(SAFETY_MARGIN * device.total)
+        if self.wish.vram_budget is not None:
+            free = sum(other.free for other in self.machine.devices)
+            share = device.free / free if free else 0.0
+            budget = min(budget, int(share * (self.wish.vram_budget - self.wish.held)))
+        return max(0, budget - overhead(device, self.speeds[device.name]))
+
+    def speed(self, name: str) -> Speed:
+        """How fast a device computes this model."""
+        measured = self.speeds[name]
+        return speed_for(self.model, measured.bandwidth, measured.call, 0.0 if name == "CPU" else measured.link)
+
+    def problem(self, buffers: Buffers, n_ubatch: int) -> Problem:
+        """The planner's question, with compute buffers of these sizes."""
+        devices = tuple(
+            Budget(name, capacity, self.speed(name), buffers.layers, buffers.output)
+            for name, capacity in self.budgets.items()
+        )
+        n_items = len(self.model.layers) + 1
+        layers = self.wish.gpu_layers
+        first = None if layers == "auto" else 0 if layers == "all" else max(0, n_items - layers)
+        cap = lesson(self.digest, self.free) if layers == "auto" and devices else None
+        return Problem(
+            self.model,
+            self.speed("CPU"),
+            devices,
+            self.wish.shape(n_ubatch),
+            depth_for(self.wish.context) if self.depth is None else self.depth,
+            first,
+            0 if cap is None else max(0, n_items - cap),
+        )
+
+    @property
+    def free(self) -> dict[str, int]:
+        """Bytes free on each device."""
+        return {device.name: device.free for device in self.machine.devices}
+
+    def solve(self, n_ubatch: int) -> Outcome:
+        """Plan with the buffers of a model wholly on the devices; plan again where the plan's own are larger."""
+        buffers = self.buffers_of_whole(n_ubatch)
+        found = plan(self.problem(buffers, n_ubatch))
+        exact = False
+        for _ in range(ROUNDS):
+            told = self.dry_run(found, n_ubatch)
+            if told is None:
+                break
+            buffers = buffers.raised(found, told)
+            if all(size <= stretch.compute for stretch, size in zip(found.stretches, told.compute, strict=True)):
+                found, exact = found.with_compute(told.compute), True
+                break
+            found = plan(self.problem(buffers, n_ubatch))
+        return Outcome(self.wish, self.machine, found, self.budgets, n_ubatch, buffers.host, exact)
+
+    def estimated(self, n_ubatch: int) -> Buffers:
+        """Buffers guessed from the model's dimensions."""
+        told = estimate(self.model, self.wish.shape(n_ubatch), 2, n_ubatch)
+        return Buffers(told.compute[0], told.compute[1], told.host_compute)
+
+    def buffers_of_whole(self, n_ubatch: int) -> Buffers:
+        """Buffers of the model wholly on the devices, in even shares."""
+        count = len(self.machine.devices)
+        if not count:
+            return self.estimated(n_ubatch)
+        told = self._ask(n_ubatch, tuple(self.free), len(self.model.layers) + 1, (1.0,) * count)
+        if told is None:
+            return self.estimated(n_ubatch)
+        return Buffers(max(told.compute[:-1], default=told.compute[-1]), max(told.compute), told.host_compute)
+
+    def dry_run(self, found: Plan, n_ubatch: int) -> DryRunResult | None:
+        """The buffers of a plan; None where they cannot be told."""
+        names = tuple(stretch.device for stretch in found.stretches)
+        split = tuple(float(stretch.end - stretch.start) for stretch in found.stretches)
+        return self._ask(n_ubatch, names, found.n_gpu_layers, split, overrides(found), found.offload_kv)
+
+    def _ask(
+        self,
+        n_ubatch: int,
+        names: tuple[str, ...],
+        n_gpu_layers: int,
+        split: tuple[float, ...],
+        tensor_overrides: tuple[tuple[str, str], ...] = (),
+        offload_kv: bool = True,
+    ) -> DryRunResult | None:
+        shape = self.wish.shape(n_ubatch)
+        stand_ins = any(device.hypothetical for device in self.machine.devices)
+        question = DryRun(
+            path=str(self.info.path),
+            devices=tuple(f"RPC{i}" for i in range(len(names))) if stand_ins else names,
+            n_gpu_layers=n_gpu_layers,
+            tensor_split=split,
+            tensor_overrides=tensor_overrides,
+            offload_kv=offload_kv,
+            cells=shape.cells * shape.streams,
+            sequences=shape.sequences,
+            unified=shape.streams == 1,
+            kv_type=shape.type,
+            n_batch=N_BATCH,
+            n_ubatch=n_ubatch,
+            rpc=() if stand_ins else self.machine.rpc,
+            stand_ins=len(names) if stand_ins else 0,
+        )
+        return dry_run(question, self.digest)
