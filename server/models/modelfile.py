@@ -14,8 +14,6 @@ from typing import Any, Literal, NoReturn
 import msgspec
 from msgspec import Struct
 
-from converter.errors import ConversionError
-from converter.quantization import parse_quantization
 from server.errors import BrimError
 from server.models.parameters import Parameters, UnknownParameterError, canonical_name, parse_parameter
 
@@ -225,6 +223,9 @@ class _Parser:
         return path
 
     def _quantization(self, argument: str) -> str:
+        from converter.errors import ConversionError
+        from converter.quantization import parse_quantization
+
         try:
             return parse_quantization(self._text("QUANTIZE", argument)).name
         except ConversionError as error:

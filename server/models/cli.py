@@ -1,0 +1,276 @@
+"""The store's commands: `brim create`, `list`, `show`, `cp` and `rm`."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from server.errors import BrimError
+from server.models.modelfile import Adapter, Modelfile, serialise
+from server.models.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from datetime import datetime
+
+    from server.models.manifest import Manifest
+    from server.models.parameters import ParameterValue
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The models on this machine.")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, perhaps with a tag: name:tag.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The Modelfile.")] = Path("Modelfile"),
+    debug: Debug = False,
+) -> None:
+    """Create a model from a Modelfile."""
+    with reporting_errors(debug):
+        from server.models.create import create_from_file
+
+        with _progress_bar() as progress:
+            manifest = create_from_file(Store.default(), name, file, progress=progress)
+        details = manifest.details
+        parameters = in_short(details.parameters)
+        typer.echo(
+            f"{manifest.name}: {details.architecture}, {parameters} parameters, {details.quantization}, "
+            f"{in_bytes(manifest.size)}."
+        )
+
+
+@app.command(name="list")
+def list_models(debug: Debug = False) -> None:
+    """List the models in the store."""
+    with reporting_errors(debug):
+        store = Store.default()
+        models = store.list()
+        if models:
+            table = Table("NAME", "ARCHITECTURE", box=None, pad_edge=False)
+            for column in ("PARAMETERS", "QUANTIZATION", "CONTEXT", "SIZE", "CREATED"):
+                table.add_column(column, justify="right")
+            for manifest in models:
+                table.add_row(*_row(manifest))
+            _console().print(table)
+        else:
+            typer.echo("No models yet: `brim create NAME -f Modelfile` makes one.")
+        for sentence in store.damaged():
+            typer.echo(sentence, err=True)
+
+
+@app.command()
+def show(
+    name: Name,
+    modelfile: Annotated[
+        bool, typer.Option("--modelfile", help="Print a Modelfile that makes the same model.")
+    ] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print the chat template.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Print the system prompt.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Print the parameters.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the files again and compare their digests.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what the store knows of a model."""
+    if modelfile + template + system + parameters + verify > 1:
+        raise typer.BadParameter("give one of --modelfile, --template, --system, --parameters and --verify")
+    with reporting_errors(debug):
+        store = Store.default()
+        manifest = store.get(name)
+        if modelfile:
+            typer.echo(as_modelfile_text(store, manifest), nl=False)
+        elif template:
+            typer.echo(_template_of(store, manifest))
+        elif system:
+            typer.echo(manifest.system or "")
+        elif parameters:
+            for parameter, value in manifest.parameters.items():
+                typer.echo(f"{parameter:<18} {_shown(value)}")
+        elif verify:
+            with _progress_bar() as progress:
+                store.verify(name, lambda done, total: progress("reading", done, total))
+            typer.echo(f"{manifest.name}: every file is as it was stored.")
+        else:
+            _print_overview(store, manifest)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(help="A model's name.")],
+    target: Annotated[str, typer.Argument(help="The name it gets as well.")],
+    debug: Debug = False,
+) -> None:
+    """Give a model a second name; its files are shared."""
+    with reporting_errors(debug):
+        Store.default().copy(source, target)
+
+
+@app.command()
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models' names.")],
+    debug: Debug = False,
+) -> None:
+    """Remove models, and the files that no other model shares."""
+    with reporting_errors(debug):
+        store = Store.default()
+        for name in names:
+            store.remove(name)
+
+
+@contextmanager
+def reporting_errors(debug: bool) -> Generator[None]:
+    """End the command with one sentence on stderr and status 1 on an error, with 130 when interrupted.
+
+    SIGTERM ends it as Ctrl-C does, so that nothing half-made stays behind.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except BrimError as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; the store is as it was.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def as_modelfile_text(store: Store, manifest: Manifest) -> str:
+    """A Modelfile that makes the same model again; FROM names the stored file, so that nothing is inherited."""
+    modelfile = Modelfile(
+        source=str(store.model_path(manifest)),
+        parameters=manifest.parameters,
+        system=manifest.system,
+        template=manifest.template,
+        messages=manifest.messages,
+        adapters=tuple(Adapter(str(store.blob_path(a.digest)), a.scale) for a in manifest.adapters),
+        draft=str(store.blob_path(manifest.draft.digest)) if manifest.draft else None,
+        licenses=manifest.licenses,
+    )
+    return (
+        f"# {manifest.name}, made from {manifest.source}. To inherit what it says instead of repeating it:\n"
+        f"# FROM {manifest.name}\n\n{serialise(modelfile)}"
+    )
+
+
+def in_bytes(size: int) -> str:
+    """A size as people read it: `4.9 GB`, in powers of 1000."""
+    value, unit = _scaled(size, ("B", "KB", "MB", "GB", "TB"))
+    return f"{value} {unit}"
+
+
+def in_short(count: int) -> str:
+    """A count as people speak of it: `260K`, `1.2B`."""
+    return "".join(_scaled(count, ("", "K", "M", "B", "T")))
+
+
+def _scaled(number: float, units: tuple[str, ...]) -> tuple[str, str]:
+    step = 0
+    while number >= 999.5 and step < len(units) - 1:
+        number /= 1000
+        step += 1
+    return (f"{number:.1f}".removesuffix(".0") if number < 99.95 else f"{number:.0f}"), units[step]
+
+
+def _row(manifest: Manifest) -> tuple[str, ...]:
+    details = manifest.details
+    return (
+        escape(manifest.name),
+        escape(details.architecture),
+        in_short(details.parameters),
+        escape(details.quantization),
+        f"{details.context_length:,}",
+        in_bytes(manifest.size),
+        _local(manifest.created),
+    )
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _template_of(store: Store, manifest: Manifest) -> str:
+    """The template that chats use: the Modelfile's, else the one in the GGUF file."""
+    if manifest.template:
+        return manifest.template
+    from converter.gguf_info import read_gguf_info
+
+    own = read_gguf_info(store.model_path(manifest)).get("tokenizer.chat_template")
+    if own is None:
+        raise BrimError(f"{manifest.name} has no chat template, neither its own nor one from a Modelfile")
+    return str(own)
+
+
+def _print_overview(store: Store, manifest: Manifest) -> None:
+    details = manifest.details
+    facts = {
+        "name": manifest.name,
+        "architecture": details.architecture,
+        "parameters": f"{details.parameters:,}",
+        "quantization": details.quantization,
+        "context length": f"{details.context_length:,}",
+        "size": in_bytes(manifest.size),
+        "made from": manifest.source,
+        "created": _local(manifest.created),
+        "file": str(store.blob_path(manifest.digest)),
+        "adapters": ", ".join(f"{a.digest[7:19]} at {a.scale:g}" for a in manifest.adapters),
+        "draft model": manifest.draft.details.architecture if manifest.draft else "",
+        "template": "the Modelfile's" if manifest.template else "the model's own",
+        "system": manifest.system or "",
+        **{f"parameter {name}": _shown(value) for name, value in manifest.parameters.items()},
+        **{f"message {number}": f"{m.role}: {m.text}" for number, m in enumerate(manifest.messages, 1)},
+        "license": "; ".join(text.split("\n", 1)[0] for text in manifest.licenses),
+    }
+    width = max(map(len, facts)) + 2
+    for fact, value in facts.items():
+        if value:
+            typer.echo(f"{fact:<{width}}{value}")
+
+
+def _shown(value: ParameterValue) -> str:
+    return " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, no table is squeezed into one's width."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=1000)
+
+
+@contextmanager
+def _progress_bar() -> Generator[Callable[[str, int, int], None]]:
+    """A bar on stderr with bytes, rate and time left; yields what to call with the stage, bytes done and in all."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("preparing", total=None)
+        stage = ""
+
+        def report(new_stage: str, done: int, total: int) -> None:
+            nonlocal stage
+            if new_stage != stage:
+                stage = new_stage
+                bar.reset(task, description=stage)
+            bar.update(task, completed=done, total=total)
+
+        yield report
