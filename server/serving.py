@@ -78,7 +78,7 @@ async def serve(
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on the fastest event loop there is."""
-    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
         return runner.run(work)
 
 

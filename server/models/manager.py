@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from server.engine.messages import LoadProgress
-from server.errors import LoadError, RequestError
+from server.errors import BrimError, LoadError, RequestError
 from server.models.loading import LoadedModel, load
 from server.models.resolve import ModelSource, from_manifest
-from server.models.store import ModelNotFoundError, Store
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -88,9 +87,7 @@ class ModelManager:
 
     async def wait_until_loaded(self) -> None:
         """Wait for all that is being loaded. Raises LoadError, the first there is."""
-        for slot in list(self._slots.values()):
-            if slot.loading:
-                await asyncio.shield(slot.loading)
+        await asyncio.gather(*(asyncio.shield(slot.loading) for slot in self._slots.values() if slot.loading))
 
     async def get(self, name: str | None) -> LoadedModel:
         """The model of that name, loaded if it is not; the only one where no name is given.
@@ -98,7 +95,7 @@ class ModelManager:
         Raises:
             RequestError: 404 if there is no such model, 400 if a name is needed, 503 if it cannot be loaded now.
         """
-        slot = self._find(name)
+        slot = await self._find(name)
         if slot.model and slot.model.engine.alive:
             return slot.model
         wait = slot.retry_at - time.monotonic()
@@ -109,6 +106,7 @@ class ModelManager:
         try:
             return await asyncio.shield(loading)
         except LoadError as error:
+            logger.error("%s", error)
             raise RequestError(str(error), status=503, code="model_unavailable", retry_after=LONGEST_BACKOFF) from error
 
     def statuses(self) -> list[ModelStatus]:
@@ -131,7 +129,7 @@ class ModelManager:
         await asyncio.gather(*(_end(slot, grace) for slot in self._slots.values()))
         self._slots.clear()
 
-    def _find(self, name: str | None) -> _Slot:
+    async def _find(self, name: str | None) -> _Slot:
         if not name:
             if len(self._slots) == 1:
                 return next(iter(self._slots.values()))
@@ -141,7 +139,7 @@ class ModelManager:
             raise RequestError(message, code="missing_required_parameter", param="model")
         if slot := self._slots.get(name):
             return slot
-        source = self._store_source(name)
+        source = await asyncio.to_thread(self._from_store, name)
         return self._slots.setdefault(source.name, _Slot(source))
 
     def _begin(self, slot: _Slot) -> asyncio.Task[LoadedModel]:
@@ -159,7 +157,6 @@ class ModelManager:
         try:
             model = await load(slot.source, self._settings, on_progress)
         except LoadError as error:
-            logger.error("%s", error)
             slot.failed(str(error))
             raise
         finally:
@@ -181,13 +178,16 @@ class ModelManager:
         await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
         self._begin(slot)
 
-    def _store_source(self, name: str) -> ModelSource:
+    def _from_store(self, name: str) -> ModelSource:
         try:
-            return from_manifest(self.store.get(name), self.store)
-        except ModelNotFoundError as error:
+            found = name in self.store
+        except BrimError:  # it cannot even be a name
+            found = False
+        if not found:
             there = sorted({*self._slots, *(manifest.name for manifest in self.store.list())})
             message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
-            raise RequestError(message, status=404, code="model_not_found", param="model") from error
+            raise RequestError(message, status=404, code="model_not_found", param="model")
+        return from_manifest(self.store.get(name), self.store)
 
 
 async def _end(slot: _Slot, grace: float) -> None:
