@@ -15,6 +15,7 @@ from server.models.loading import LoadedModel, load
 from server.models.resolve import ModelSource, from_manifest
 
 if TYPE_CHECKING:
+    from server.models.store import Store
     from server.settings import Settings
 
 logger = logging.getLogger(__name__)
