@@ -468,10 +468,8 @@ class KvCache:
     def _add_file(self, written: Written) -> None:
         assert self._disk
         entry = Entry(written.partition, written.tokens, Tier.DISK, ready=len(written.tokens), stored=written.file)
-        twin = next(
-            (m.entry for m in self.tree.match(entry.partition, entry.tokens) if m.entry.stored == entry.stored), None
-        )
-        if twin:
+        same_place = self.tree.match(entry.partition, entry.tokens)
+        if any(match.entry.tier is Tier.DISK and match.entry.stored == entry.stored for match in same_place):
             return
         self.tree.insert(entry)
         if self.layout.truncatable:

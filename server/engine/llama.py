@@ -64,6 +64,25 @@ def start_backend() -> None:
         ll.llama_backend_init()
 
 
+def add_rpc_devices(endpoints: Sequence[str]) -> None:
+    """Register the devices of RPC workers (HOST:PORT): in this order they are then called RPC0, RPC1 and so on.
+
+    Raises:
+        LoadError: nothing answers at an endpoint, or this build of llama.cpp cannot reach other machines.
+    """
+    for endpoint in endpoints:
+        if not hasattr(libggml, "ggml_backend_rpc_add_server"):
+            raise LoadError("this build of llama.cpp has no RPC; build it with GGML_RPC=ON")
+        libggml.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
+        libggml.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
+        libggml.ggml_backend_register.restype = None
+        libggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
+        registry = libggml.ggml_backend_rpc_add_server(endpoint.encode())
+        if not registry:
+            raise LoadError(f"no RPC worker answers at {endpoint}; start one there with `brim rpc-worker`")
+        libggml.ggml_backend_register(registry)
+
+
 def _device_list(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
     libggml.ggml_backend_dev_by_name.restype = ctypes.c_void_p
     libggml.ggml_backend_dev_by_name.argtypes = [ctypes.c_char_p]
@@ -166,6 +185,7 @@ class Model:
         assert _log
         _log.buffers.clear()
         placement = spec.placement
+        add_rpc_devices(spec.rpc)
         params = ll.llama_model_default_params()
         devices = _device_list(placement.devices)
         overrides = _override_list(placement.tensor_overrides)

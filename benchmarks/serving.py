@@ -1,0 +1,266 @@
+"""brim beside its peers: the same model, the same work, in turns.
+
+python -m benchmarks.serving [--quick] [--only WORKLOAD ...]
+
+Every server is started in turn for every repeat, so that slow minutes of the machine meet all of them; figures are medians over
+the repeats, and the result is the ratio to each peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import workloads
+from benchmarks.models import main as make_model
+from benchmarks.servers import Server, Setup, model_name, running, workspace
+from benchmarks.workloads import Client, Figures
+from server.engine.cores import cpu_name, usable_cores
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = Path(__file__).parents[1] / "build" / "bench-models"
+PEERS = ("llama-server", "example server")
+
+Workload = Callable[[Client], Awaitable[Figures]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        target: for each figure and peer, the ratio brim / peer to reach; "at least" for speeds, "at most" for times.
+        servers: who takes part; context: tokens of one request.
+    """
+
+    name: str
+    run: Workload
+    target: dict[tuple[str, str], float]
+    servers: tuple[str, ...] = ("brim", *PEERS)
+    model: str = "qwen0.5b"
+    context: int = 2048
+
+
+CASES = (
+    Case("one stream", workloads.single, {("tokens per second", "llama-server"): 1.0}),
+    Case("2 streams", workloads.batch(2), {}),
+    Case("4 streams", workloads.batch(4), {}),
+    Case("8 streams", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}),
+    Case("prompt of 2,000 tokens", workloads.long_prompt, {("TTFT", "llama-server"): 1.0}, context=2304),
+    Case(
+        "8 streams behind one prefix",
+        workloads.shared_prefix,
+        {
+            ("TTFT", "llama-server"): 1 / 15,
+            ("TTFT", "example server"): 1.0,
+            ("tokens per second", "llama-server"): 6.0,
+            ("tokens per second", "example server"): 1.1,
+        },
+    ),
+    Case("12 conversations", workloads.conversations, {("TTFT", "llama-server"): 1.0}),
+    Case(
+        "5,000 tokens among 4 streams",
+        workloads.intrusion,
+        {
+            ("worst gap", "llama-server"): 1 / 20,
+            ("worst gap", "example server"): 1 / 20,
+            ("TTFT", "llama-server"): 1.5,
+            ("TTFT", "example server"): 1.5,
+        },
+        context=6144,
+    ),
+    Case("one stream, demo", workloads.single, {("tokens per second", "llama-server"): 1.0}, model="demo"),
+    Case("8 streams, demo", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}, model="demo"),
+    Case(
+        "an edit, demo",
+        workloads.edit,
+        {("tokens per second", "brim without lookup"): 1.5},
+        servers=("brim", "brim without lookup"),
+        model="demo",
+    ),
+    Case(
+        "one stream, lookup",
+        workloads.single,
+        {("tokens per second", "brim without lookup"): 0.97},
+        servers=("brim", "brim without lookup"),
+    ),
+)
+RESTART = "next turn after a restart"
+RESTART_TARGET = {("TTFT", "llama-server"): 1 / 20, ("TTFT", "example server"): 1.0}
+
+
+def main(
+    repeats: Annotated[int, typer.Option(help="How often each server takes its turn.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="Only workloads whose name contains this.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of every server.")] = usable_cores(),
+) -> None:
+    """Measure, print a table of ratios, and write benchmarks/results/serving.{json,md,png}."""
+    console = Console()
+    wanted = [case for case in CASES if not only or any(word in case.name for word in only)]
+    rows = [(case, _measure(case, repeats, threads, console)) for case in wanted]
+    if not only or any(word in RESTART for word in only):
+        case = Case(RESTART, workloads.single, RESTART_TARGET, ("brim with disk tier", *PEERS))
+        rows.append((case, _measure_restart(case, repeats, threads, console)))
+    table = _table(rows)
+    console.print(table)
+    if not only:
+        _write(rows)
+
+
+Measured = dict[str, dict[str, float]]
+"""Server to figure to its median."""
+
+
+def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+    samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
+    for repeat in range(repeats):
+        for name in case.servers:
+            with workspace() as folder, running(name, _setup(case, threads, folder)) as server:
+                figures = asyncio.run(_ask(server, case.run, seed=repeat))
+            samples[name].append(figures)
+            console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
+    return {name: _medians(found) for name, found in samples.items()}
+
+
+def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+    samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
+    for repeat in range(repeats):
+        for name in case.servers:
+            with workspace() as folder:
+                setup = _setup(case, threads, folder)
+                with running(name, setup) as server:
+                    histories = asyncio.run(_ask(server, workloads.before_restart, seed=repeat))
+                with running(name, setup) as server:
+                    figures = asyncio.run(_ask(server, lambda c, h=histories: workloads.after_restart(c, h), seed=repeat))
+            samples[name].append(figures)
+            console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
+    return {name: _medians(found) for name, found in samples.items()}
+
+
+async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], seed: int) -> T:
+    client = Client(server.url, model_name(server), seed)
+    try:
+        await client.calibrate()
+        await client.complete(client.text(20), 8)
+        result = await work(client)
+        await _note_own_share(server)
+        return result
+    finally:
+        await client.close()
+
+
+async def _note_own_share(server: Server) -> None:
+    """Where the server is brim, keep what share of its steps was its own and not llama.cpp's."""
+    if not server.name.startswith("brim"):
+        return
+    async with httpx.AsyncClient() as http:
+        text = (await http.get(f"{server.url}/metrics")).text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    busy = next((float(v) for k, v in values.items() if k.startswith("brim_busy_seconds_total")), 0.0)
+    device = next((float(v) for k, v in values.items() if k.startswith("brim_device_seconds_total")), 0.0)
+    if busy:
+        OWN_SHARE.append(1 - device / busy)
+
+
+OWN_SHARE: list[float] = []
+
+
+def _setup(case: Case, threads: int, folder: Path) -> Setup:
+    return Setup(_model(case.model), case.context, parallel=8, threads=threads, folder=folder)
+
+
+def _model(name: str) -> Path:
+    path = MODELS / f"{name}.gguf"
+    if not path.exists():
+        MODELS.mkdir(parents=True, exist_ok=True)
+        if name == "demo":
+            from converter import convert
+
+            convert(Path(__file__).parents[1] / "demo" / "checkpoint", path, "F16")
+        else:
+            make_model(name, path, quant="Q4_K_M")
+    return path
+
+
+def _medians(samples: list[Figures]) -> dict[str, float]:
+    return {figure: statistics.median(sample[figure] for sample in samples) for figure in samples[0]}
+
+
+def _rounded(figures: Figures) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def _table(rows: list[tuple[Case, Measured]]) -> Table:
+    table = Table(title=f"{usable_cores()} cores, {cpu_name()}")
+    for column in ("workload", "figure", "brim", "peer", "ratio", "target", ""):
+        table.add_column(column)
+    for line in _lines(rows):
+        table.add_row(*line)
+    return table
+
+
+def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = []
+    for case, measured in rows:
+        ours, *others = case.servers
+        for peer in others:
+            for figure, value in measured[ours].items():
+                theirs = measured[peer][figure]
+                ratio, target = value / theirs, case.target.get((figure, peer))
+                faster = figure == "tokens per second"
+                reached = target is not None and (ratio >= target if faster else ratio <= target)
+                wanted = "" if target is None else f"{'at least' if faster else 'at most'} {target:.3g}"
+                verdict = "" if target is None else "reached" if reached else "missed"
+                lines.append(
+                    (case.name, figure, f"{value:.3g}", f"{peer} {theirs:.3g}", f"{ratio:.3g}", wanted, verdict)
+                )
+    return lines
+
+
+def _write(rows: list[tuple[Case, Measured]]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"cpu": cpu_name(), "cores": usable_cores(), "system": platform.platform()}
+    data = {"machine": machine, "results": {case.name: measured for case, measured in rows}}
+    data["own share of a step"] = {"median": statistics.median(OWN_SHARE), "worst": max(OWN_SHARE)} if OWN_SHARE else {}
+    (RESULTS / "serving.json").write_text(json.dumps(data, indent=2) + "\n")
+    head = "| workload | figure | brim | peer | ratio | target | |\n|---|---|---|---|---|---|---|\n"
+    body = "".join("| " + " | ".join(line) + " |\n" for line in _lines(rows))
+    title = f"# brim beside its peers\n\n{usable_cores()} cores, {cpu_name()}.\n\n"
+    share = f"\nbrim's own share of a step: {statistics.median(OWN_SHARE):.1%} in the median.\n" if OWN_SHARE else ""
+    (RESULTS / "serving.md").write_text(title + head + body + share)
+    _plot(rows, RESULTS / "serving.png")
+
+
+def _plot(rows: list[tuple[Case, Measured]], path: Path) -> None:
+    os.environ.setdefault("MPLBACKEND", "agg")
+    import matplotlib.pyplot as plt
+
+    lines = [line for line in _lines(rows) if line[1] != "tokens per second"]
+    speeds = [line for line in _lines(rows) if line[1] == "tokens per second"]
+    figure, panes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+    for pane, part, title in zip(panes, (speeds, lines), ("speed: more is better", "time: less is better"), strict=True):
+        labels = [f"{name}\n{what} / {peer.rsplit(' ', 1)[0]}" for name, what, _, peer, *_ in part]
+        pane.barh(labels, [float(line[4]) for line in part], color="#2a7fb8")
+        pane.axvline(1.0, color="black", linewidth=0.8)
+        pane.set_xscale("log")
+        pane.set_title(f"brim / peer, {title}")
+        pane.invert_yaxis()
+        pane.tick_params(axis="y", labelsize=7)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from server.engine.speculation import Acceptance, Lookup, StepTimes, draft_length
+
+
+def test_lookup_proposes_what_followed_before() -> None:
+    assert Lookup([1, 2, 3, 4, 5, 9, 1, 2, 3]).propose(2) == [4, 5]
+
+
+def test_lookup_follows_a_repetition_into_itself() -> None:
+    assert Lookup([7, 8, 7, 8, 7]).propose(4) == [8, 7, 8, 7]
+
+
+def test_lookup_takes_the_latest_occurrence() -> None:
+    assert Lookup([1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3]).propose(1) == [5]
+
+
+def test_lookup_has_nothing_for_a_new_ngram() -> None:
+    lookup = Lookup([1, 2, 3, 4])
+    assert lookup.propose(3) == []
+    lookup.extend([1, 2, 3])
+    assert lookup.propose(1) == [4]
+
+
+@pytest.fixture
+def free_width() -> StepTimes:
+    times = StepTimes()
+    for width in (1, 2, 4, 8):
+        times.learn(width, 1.0)
+    return times
+
+
+@pytest.fixture
+def dear_width() -> StepTimes:
+    times = StepTimes()
+    for width in (1, 2, 4, 8):
+        times.learn(width, float(width))
+    return times
+
+
+def test_times_between_measurements_lie_on_a_line(dear_width: StepTimes) -> None:
+    assert dear_width.seconds(3) == pytest.approx(3.0)
+    assert dear_width.seconds(16) == pytest.approx(16.0)
+
+
+def test_where_width_costs_nothing_much_is_proposed(free_width: StepTimes) -> None:
+    assert draft_length(Acceptance(rate=0.9), free_width, 1) >= 7
+
+
+def test_where_width_costs_all_nothing_is_proposed_but_now_and_then(dear_width: StepTimes) -> None:
+    acceptance = Acceptance(rate=0.9)
+    assert [draft_length(acceptance, dear_width, 1) for _ in range(64)].count(1) == 2
+
+
+def test_acceptance_follows_what_happens() -> None:
+    acceptance = Acceptance()
+    for _ in range(20):
+        acceptance.learn(4, 0)
+    assert acceptance.rate < 0.05
+    for _ in range(20):
+        acceptance.learn(4, 4)
+    assert acceptance.rate > 0.95
+    assert (acceptance.drafted, acceptance.accepted) == (160, 80)

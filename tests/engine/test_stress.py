@@ -1,0 +1,139 @@
+"""Thousands of random requests: every answer is the one a lone, cold request would get, and nothing is lost or left behind."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from server.engine.costs import Costs, Rate
+from server.engine.kv_cache import KvCache, Layout
+from server.engine.kv_store import DiskStore
+from server.engine.messages import Delta, Generate, Sampling
+from server.engine.prefix_cache import Tier
+from server.engine.runner import Runner
+from server.engine.sampler import Sampler
+from server.engine.scheduler import Limits, QueueFull, Scheduler
+from server.engine.sequence import Request, Sequence
+from server.engine.speculation import Lookup
+from server.engine.text import TextStream
+from tests.engine.fake_device import END, VOCABULARY, FakeDevice, FakeVocab, next_token
+
+PARALLEL = 4
+CONTEXT = 160
+MARKERS = {"alice": 61, "bob": 62}
+
+
+class Machine:
+    """An engine around a fake device, with every limit small."""
+
+    def __init__(self, *, unified: bool, truncatable: bool, disk: DiskStore | None, seed: int) -> None:
+        sequences = PARALLEL + 4 if unified and truncatable else PARALLEL
+        cells = 320 if unified else CONTEXT * sequences
+        self.device = FakeDevice(sequences, cells, unified=unified)
+        layout = Layout(sequences, cells, unified, truncatable, buffer_bytes=0 if unified else 640)
+        costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9), disk=Rate(1e9))
+        self.cache = KvCache(self.device, layout, ram_limit=6000, disk=disk, costs=costs, clock=time.monotonic)
+        self.scheduler = Scheduler(self.cache, Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16))
+        context, vocab = cast("Any", self.device), cast("Any", FakeVocab())
+        self.runner = Runner(context, vocab, self.scheduler, self.cache, helpers=1)
+        self.random = random.Random(seed)
+        self.texts: dict[tuple[int, int], str] = {}
+        self.over: set[int] = set()
+
+    def ask(self, number: int, partition: str, tokens: list[int], n: int, max_tokens: int) -> Request:
+        ask = Generate(
+            id=number, prompt=tokens, partition=partition, n=n, max_tokens=max_tokens, sampling=Sampling(temperature=0)
+        )
+        request = Request(ask, tokens, time.monotonic())
+        limit = min(CONTEXT, len(tokens) + max_tokens)
+        for index in range(n):
+            lookup = Lookup(tokens) if self.cache.layout.truncatable else None
+            sampler = Sampler(ask.sampling)
+            request.sequences.append(Sequence(request, index, list(tokens), limit, sampler, TextStream(), lookup))
+        if not self.cache.layout.truncatable:
+            request.checkpoints = sorted({len(tokens) // 2, len(tokens) - 1} - {0})
+        return request
+
+    def step(self) -> None:
+        self.cache.collect()
+        steps = self.runner.step()
+        for delta in steps.deltas if steps else ():
+            self._take(delta)
+        self.over.update(done.id for done in steps.done) if steps else None
+
+    def _take(self, delta: Delta) -> None:
+        key = (delta.id, delta.index)
+        self.texts[key] = self.texts.get(key, "") + delta.text
+
+
+def cold(tokens: list[int], max_tokens: int) -> str:
+    """What a request gets that shares nothing with anybody."""
+    tokens, text = list(tokens), ""
+    for _ in range(min(max_tokens, CONTEXT - len(tokens))):
+        token = next_token(tokens)
+        if token == END:
+            break
+        tokens.append(token)
+        text += FakeVocab().piece(token).decode()
+    return text
+
+
+def prompts(source: random.Random, partition: str, prefixes: list[list[int]]) -> list[int]:
+    """A prompt that begins with its partition's marker and shares a prefix with others."""
+    head = source.choice(prefixes)[: source.randint(1, 90)]
+    tail = [source.randint(1, VOCABULARY - 4) for _ in range(source.randint(0, 30))]
+    return [MARKERS[partition], *head, *tail]
+
+
+@pytest.mark.parametrize("truncatable", [True, False], ids=["cut", "whole"])
+@pytest.mark.parametrize("unified", [True, False], ids=["unified", "split"])
+def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, truncatable: bool) -> None:
+    disk = DiskStore(tmp_path, "key", 20_000)
+    machine = Machine(unified=unified, truncatable=truncatable, disk=disk, seed=7)
+    source = machine.random
+    prefixes = [[source.randint(1, VOCABULARY - 4) for _ in range(90)] for _ in range(5)]
+    asked: dict[int, tuple[list[int], int, int]] = {}
+    cancelled: set[int] = set()
+    number = 0
+    for _ in range(20_000):
+        if number < 500 and source.random() < 0.12:
+            partition = source.choice(["alice", "bob"])
+            tokens, n, longest = prompts(source, partition, prefixes), source.choice([1, 1, 1, 3]), source.randint(1, 60)
+            number += 1
+            try:
+                machine.runner.submit(machine.ask(number, partition, tokens, n, longest))
+                asked[number] = (tokens, n, longest)
+            except QueueFull:
+                pass
+        if asked and source.random() < 0.03:
+            victim = source.choice(list(asked))
+            if victim not in machine.over:
+                machine.runner.cancel(victim)
+                cancelled.add(victim)
+        machine.step()
+        if source.random() < 0.1:
+            machine.cache.check()
+        if source.random() < 0.02:
+            machine.cache.persist()
+        if number == 500 and not machine.runner.requests:
+            break
+    assert not machine.runner.requests, "requests that never ended"
+    for key, (tokens, n, longest) in asked.items():
+        for index in range(n):
+            text = machine.texts.get((key, index), "")
+            expected = cold(tokens, longest)
+            assert (text == expected) if key not in cancelled else expected.startswith(text)
+    machine.cache.check()
+    assert not machine.scheduler.running and not machine.scheduler.waiting
+    assert all(entry.users == 0 for entry in machine.cache.tree.entries if entry.tier is not Tier.DISK)
+    assert sum(machine.cache.hits.values()) > 100
+    assert machine.cache.evictions[Tier.DEVICE] and machine.cache.evictions[Tier.RAM]
+    machine.cache.drop_idle()
+    machine.cache.check()
+    assert not any(machine.device.held), "cells that nobody gave back"
+    assert len(asked) > 300
+    disk.close(5.0)

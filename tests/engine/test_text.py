@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from server.engine.text import TextStream
+
+
+def stream(data: bytes, cuts: list[int], stops: list[str]) -> tuple[list[str], str | None]:
+    """Push a text's bytes in pieces until a stop string comes; what was given out, and what stopped it."""
+    text = TextStream(stops)
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    given_out: list[str] = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        given_out.append(text.push(data[start:end]))
+        if text.stopped_by is not None:
+            break
+    given_out.append(text.finish())
+    return given_out, text.stopped_by
+
+
+@given(st.text(), st.lists(st.integers(0, 400)))
+def test_pieces_add_up_to_the_text(text: str, cuts: list[int]) -> None:
+    given_out, stopped_by = stream(text.encode("utf-8", "replace"), cuts, [])
+    assert "".join(given_out) == text.encode("utf-8", "replace").decode()
+    assert stopped_by is None
+
+
+@given(
+    st.text("abc\N{EURO SIGN}", max_size=40),
+    st.lists(st.integers(0, 100)),
+    st.lists(st.text("abc\N{EURO SIGN}", min_size=1, max_size=4), min_size=1, max_size=4),
+)
+def test_nothing_of_a_stop_string_is_ever_given_out(text: str, cuts: list[int], stops: list[str]) -> None:
+    given_out, stopped_by = stream(text.encode(), cuts, stops)
+    if stopped_by is None:
+        assert "".join(given_out) == text
+        assert not any(stop in text for stop in stops)
+    else:
+        before = "".join(given_out)
+        assert text.startswith(before + stopped_by)
+        assert not any(stop in before for stop in stops)
+
+
+def test_a_stop_string_across_pieces() -> None:
+    assert stream(b"one END two", [4, 5, 6], ["END"]) == (["one ", "", "", "", ""][:4] + [""], "END")
+
+
+def test_half_a_character_waits_for_its_other_half() -> None:
+    text = TextStream()
+    assert [text.push(bytes([byte])) for byte in "é".encode()] == ["", "é"]
+
+
+def test_half_a_character_at_the_end_is_shown_as_such() -> None:
+    text = TextStream()
+    assert text.push("é".encode()[:1]) == ""
+    assert text.finish() == "\N{REPLACEMENT CHARACTER}"
