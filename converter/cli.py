@@ -114,7 +114,7 @@ def reporting_errors(debug: bool) -> Generator[None]:
 
 @contextmanager
 def progress_bar(description: str) -> Generator[Callable[[int, int], None]]:
-    """A bar on stderr with bytes, rate and time left; yields what to call with bytes done and in all."""
+    """A bar with bytes, rate and time left, if stderr is a terminal; yields what to call with bytes done and in all."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -122,7 +122,8 @@ def progress_bar(description: str) -> Generator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

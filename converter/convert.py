@@ -188,7 +188,7 @@ def _ask_llama(
     from converter import ggml
 
     tensors = [(name, tensor.shape, types[name]) for name, tensor in data.items()]
-    plan = ggml.quantizer_types(fields, tensors, target, out.parent)
+    plan = ggml.quantizer_types(fields, tensors, target, out)
     _check_plan(plan, target)
     return plan
 

@@ -9,7 +9,6 @@ import ctypes
 import os
 import re
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from converter.errors import ConversionError
 from converter.gguf_format import Field, TensorType, encode_header, lay_out
+from converter.gguf_writer import temporary_beside
 from converter.quantization import Quantization, TypePlan
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def quantizer_types(
     fields: Mapping[str, Field],
     tensors: Sequence[tuple[str, tuple[int, ...], TensorType]],
     quantization: Quantization,
-    folder: Path,
+    out: Path,
 ) -> TypePlan:
     """Asks llama.cpp's quantizer which type it would give to each tensor.
 
@@ -114,7 +114,7 @@ def quantizer_types(
         fields: the model's metadata.
         tensors: name, shape and type of each tensor before quantizing.
         quantization: the type asked for.
-        folder: where the temporary file may lie.
+        out: the file to be written in the end; the temporary one lies beside it.
 
     Raises:
         ConversionError: llama.cpp does not accept the model.
@@ -125,12 +125,11 @@ def quantizer_types(
     params.ftype = quantization.file_type
     params.allow_requantize = True
     params.dry_run = True
-    with tempfile.NamedTemporaryFile(prefix=".brim-", suffix=".part", dir=folder) as file:
-        file.write(header)
-        file.flush()
-        os.ftruncate(file.fileno(), len(header) + infos[-1].offset + infos[-1].nbytes)
+    with temporary_beside(out) as temporary:
+        temporary.write_bytes(header)
+        os.truncate(temporary, len(header) + infos[-1].offset + infos[-1].nbytes)
         with _LOG.recording() as lines:
-            status = llama_cpp.llama_model_quantize(os.fsencode(file.name), b"", ctypes.pointer(params))
+            status = llama_cpp.llama_model_quantize(os.fsencode(temporary), b"", ctypes.pointer(params))
     log = "".join(lines)
     if status != 0:
         reason = log.strip().rsplit("\n", 1)[-1].rsplit("failed to quantize: ", 1)[-1]
@@ -151,14 +150,17 @@ def quantize_rows(values: NDArray[np.float32], target: TensorType) -> NDArray[np
     Releases the GIL, so that several threads quantize at once.
 
     Raises:
-        ConversionError: a value is infinite or not a number.
+        ConversionError: a value is infinite or not a number, or too great for a block's scale, which is an F16.
     """
+    # a NaN vanishes in some types' rounding, so the values are looked at, not only the blocks
+    if not (np.isfinite(values.max()) and np.isfinite(values.min())):
+        raise ConversionError("it holds values that are infinite or not numbers")
     values = np.ascontiguousarray(values)
     count, columns = values.shape
     blocks = np.empty((count, target.row_bytes(columns)), dtype=np.uint8)
     _GGML.ggml_quantize_chunk(target.number, values.ctypes.data, blocks.ctypes.data, 0, count, columns, None)
     if not _GGML.ggml_validate_row_data(target.number, blocks.ctypes.data, blocks.nbytes):
-        raise ConversionError("it holds values that are infinite or not numbers")
+        raise ConversionError("it holds values too great for this type")
     return blocks
 
 

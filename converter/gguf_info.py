@@ -190,7 +190,10 @@ class _Header:
     def _count(self, kind: str) -> int:
         count: int = self._scalar("Q")
         if count * MIN_ENTRY_BYTES > len(self.data):
-            raise self._corrupt(f"its header counts {count:,} {kind} entries, more than the file could hold")
+            raise ConversionError(
+                f"{self.path} is truncated or corrupt: its header counts {count:,} {kind} entries, more than the file "
+                "could hold."
+            )
         return count
 
     def _scalar(self, code: str) -> Any:

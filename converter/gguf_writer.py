@@ -6,14 +6,13 @@ Memory stays small however large the model is: a chunk is read, converted, writt
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -24,6 +23,7 @@ from converter.transcode import transcode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from converter.tensor_data import TensorData
 
@@ -126,31 +126,32 @@ def _write_chunk(descriptor: int, chunk: _Chunk) -> int:
 
 
 @contextmanager
+def temporary_beside(path: Path) -> Generator[Path]:
+    """A new name in the folder of `path`; what is there at the end is removed.
+
+    The name is known before a file has it, so that an interrupt at any moment finds it and leaves nothing.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def _replacing(path: Path, size: int) -> Generator[int]:
     """A new file's descriptor; the file takes the place of `path` when all went well, else it leaves no trace."""
-    folder = path.parent
     try:
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(path.parent).free
         if size > free:
-            raise ConversionError(f"{folder} has {free:,} bytes free, and {path.name} needs {size:,}.")
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=folder)
+            raise ConversionError(f"{path.parent} has {free:,} bytes free, and {path.name} needs {size:,}.")
+        with temporary_beside(path) as temporary:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.replace(path)
     except OSError as error:
         raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
-    try:
-        try:
-            yield descriptor
-            os.fsync(descriptor)
-            os.fchmod(descriptor, 0o666 & ~_umask())
-        finally:
-            os.close(descriptor)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -63,10 +63,14 @@ class FileTensor:
         """Rows [first, first + count) as bytes."""
         row_bytes = self.type.row_bytes(self.shape[-1])
         rows = np.empty((count, row_bytes), dtype=np.uint8)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset + first * row_bytes)
-            if file.readinto(rows.data) != rows.nbytes:
-                raise ConversionError(f"{self.path} became shorter while it was read; start again once it is complete.")
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + first * row_bytes)
+                complete = file.readinto(rows.data) == rows.nbytes
+        except OSError as error:
+            raise ConversionError(f"{self.path} cannot be read: {error.strerror}.") from error
+        if not complete:
+            raise ConversionError(f"{self.path} became shorter while it was read; start again once it is complete.")
         return rows
 
 

@@ -57,8 +57,8 @@ def _encode(values: NDArray[np.float32], target: TensorType) -> NDArray[np.uint8
         case TensorType.F32:
             return values.view(np.uint8)
         case TensorType.F16:
-            if np.abs(values).max() > F16_MAX:
-                raise ConversionError("it holds values beyond 65504, the greatest of F16: choose BF16 or F32")
+            if not np.abs(values).max() <= F16_MAX:
+                raise ConversionError("it holds values beyond 65504, the greatest of F16, or no numbers at all")
             return values.astype(np.float16).view(np.uint8)
         case TensorType.BF16:
             return values.astype(ml_dtypes.bfloat16).view(np.uint8)
