@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 """What anyone may see: nothing here tells of models, prompts or use."""
 
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
@@ -105,9 +106,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or origin in self._origins:
             return
-        parts = urlsplit(origin)
-        same_site = parts.netloc == headers.get("host", "")
-        if not (same_site or parts.hostname in ("localhost", "127.0.0.1", "::1")):
+        site = origin.partition("://")[2]
+        if not site or (site != headers.get("host") and _host_name(site) not in LOCAL_NAMES):
             raise RequestError(
                 f"web pages of {origin} may not call this server; allow them with BRIM_ALLOWED_ORIGINS",
                 status=403,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -113,16 +114,28 @@ def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:
         return RequestError(
             f"the body is not valid JSON: {reason} at character {first['loc'][-1]}", code="invalid_json"
         )
-    param = _param(first["loc"][1:], body)
-    if not param:
+    if first["type"] == "value_error" and len(first["loc"]) == 1:
+        return RequestError(_reason(first["msg"]), code="invalid_value")  # about several fields, which it names
+    params = [_param(fault["loc"][1:], body) for fault in faults]
+    if not params[0]:
         return RequestError("the body must be a JSON object, sent with Content-Type: application/json")
-    at_same_place = [fault for fault in faults if _param(fault["loc"][1:], body) == param]
-    if first["type"] == "missing":
+    # Where a field may be one thing or another, the fault that lies deepest belongs to what was meant.
+    param = max((one for one in params if _top(one) == _top(params[0])), key=_depth)
+    here = [fault for fault, one in zip(faults, params, strict=True) if one == param]
+    if here[0]["type"] == "missing":
         return RequestError(f"'{param}' is missing", code="missing_required_parameter", param=param)
-    if first["type"] == "extra_forbidden":
+    if here[0]["type"] == "extra_forbidden":
         return RequestError(f"'{param}' is not a known field of this request", code="unknown_parameter", param=param)
-    reasons = dict.fromkeys(_reason(str(fault["msg"])) for fault in at_same_place)
+    reasons = dict.fromkeys(_reason(fault["msg"]) for fault in here)
     return RequestError(f"'{param}': {', or '.join(reasons)}", code="invalid_value", param=param)
+
+
+def _top(param: str) -> str:
+    return re.split(r"[.\[]", param, maxsplit=1)[0]
+
+
+def _depth(param: str) -> int:
+    return param.count(".") + param.count("[")
 
 
 def _reason(message: str) -> str:
