@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import llama_cpp
@@ -79,10 +80,15 @@ def main() -> None:
     threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
     try:
         worker = Worker(spec, outbox, orders)
-    except LoadError as error:
-        outbox.send(LoadFailed(str(error), error.out_of_memory))
+    except Exception as error:
+        foreseen = isinstance(error, LoadError)
+        if not foreseen:
+            log.exception("the model could not be loaded")
+        text = str(error) if foreseen else f"{spec.name} could not be loaded: {type(error).__name__}: {error}"
+        outbox.send(LoadFailed(text, foreseen and error.out_of_memory))
+        results.close(linger=1000)
         zmq_context.destroy(linger=1000)
-        sys.exit(1)
+        os._exit(1)
     Intake(requests, outbox, worker.model, spec, worker.info.context, orders).start()
     outbox.send(Ready(worker.info))
     worker.run()
@@ -93,7 +99,7 @@ def main() -> None:
 def _end_with_server(orders: queue.SimpleQueue[Order]) -> None:
     """Wait for the end of standard input, which the server holds open, and then leave, even where a step hangs."""
     with contextlib.suppress(OSError):
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):
             pass
     orders.put(Shutdown(0.0))
     time.sleep(5.0)
@@ -114,7 +120,7 @@ class Worker:
         self._orders = orders
         self._stop_at: float | None = None
         self._stalled = False
-        self.model = Model(spec, lambda fraction: outbox.send(LoadProgress(fraction)))
+        self.model = Model(spec, _reporter(outbox))
         context_length = spec.context or self.model.context_train
         shape = _shape(spec, self.model, context_length)
         self._context = Context(self.model, spec, shape)
@@ -286,6 +292,20 @@ class Worker:
         return Stats(id=number, counters=counters, gauges=gauges, histograms=self._runner.metrics.histograms())
 
 
+def _reporter(outbox: Outbox) -> Callable[[float], None]:
+    """Passes on how much has been read, one percent at a time."""
+    last = -1
+
+    def report(fraction: float) -> None:
+        nonlocal last
+        percent = int(fraction * 100)
+        if percent > last:
+            last = percent
+            outbox.send(LoadProgress(fraction))
+
+    return report
+
+
 def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
     """How the KV buffer is laid out: one pool of `context` cells, or as many for each of the parallel sequences."""
     unified = spec.parallel == 1 or spec.kv_unified is not False
@@ -310,7 +330,7 @@ def state_key(spec: LoadSpec) -> str:
         ctypes.sizeof(ctypes.c_void_p),
         sys.byteorder,
     )
-    return xxhash.xxh3_128_hexdigest(repr(facts))
+    return xxhash.xxh3_128_hexdigest(repr(facts).encode())
 
 
 if __name__ == "__main__":

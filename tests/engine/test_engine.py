@@ -1,0 +1,224 @@
+"""A real worker on a real model: what a request gets does not depend on who asks beside it or what is cached."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from server.engine.messages import Delta, Generate, Sampling, TokenLogprob, Usage
+from server.errors import LoadError, RequestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server.engine.client import Engine
+    from tests.engine.conftest import StartEngine
+
+PROMPT = [(7 * i + i * i) % 300 + 3 for i in range(120)]
+LAYOUTS = pytest.mark.parametrize("unified", [True, False], ids=["unified", "split"])
+
+
+@dataclass
+class Answer:
+    tokens: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    text: dict[int, str] = field(default_factory=dict[int, str])
+    finish: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    usage: Usage = Usage(prompt_tokens=0, completion_tokens=0)
+
+
+async def ask(engine: Engine, prompt: list[int] | str, tokens: int = 24, **fields: Any) -> Answer:
+    fields.setdefault("sampling", Sampling(temperature=0))
+    request = Generate(id=0, prompt=prompt, max_tokens=tokens, ignore_eos=fields.pop("ignore_eos", True), **fields)
+    answer = Answer()
+    async for item in engine.generate(request):
+        if isinstance(item, Delta):
+            answer.tokens.setdefault(item.index, []).extend(item.tokens)
+            answer.text[item.index] = answer.text.get(item.index, "") + item.text
+            answer.logprobs += item.logprobs
+            answer.prompt_logprobs += item.prompt_logprobs
+            answer.finish[item.index] = item.finish or answer.finish.get(item.index)
+        else:
+            answer.usage = item.usage
+    return answer
+
+
+async def gauges(engine: Engine) -> dict[str, float]:
+    return (await engine.stats()).gauges
+
+
+@LAYOUTS
+async def test_cold_warm_and_batched_are_the_same(start_engine: StartEngine, unified: bool) -> None:
+    engine = await start_engine(kv_unified=unified, lookup=False)
+    cold = await ask(engine, PROMPT)
+    assert cold.usage.cached_tokens == 0
+    warm = await ask(engine, PROMPT)
+    assert warm.usage.cached_tokens == len(PROMPT) - 1
+    assert warm.tokens == cold.tokens
+    others = [[p + 1 for p in PROMPT[:n]] for n in (3, 40, 90)]
+    together = await asyncio.gather(ask(engine, PROMPT), *(ask(engine, other) for other in others))
+    assert together[0].tokens == cold.tokens
+
+
+@LAYOUTS
+async def test_a_prefix_asked_for_at_once_is_computed_once(start_engine: StartEngine, unified: bool) -> None:
+    engine = await start_engine(kv_unified=unified)
+    answers = await asyncio.gather(*(ask(engine, [*PROMPT, 5 + i]) for i in range(4)))
+    computed = (await engine.stats()).counters["prompt_tokens_computed_total"]
+    assert computed < 2 * len(PROMPT)
+    assert sum(answer.usage.cached_tokens for answer in answers) >= 3 * (len(PROMPT) - 1)
+
+
+@LAYOUTS
+async def test_states_that_left_the_device_come_back_from_ram(start_engine: StartEngine, unified: bool) -> None:
+    engine = await start_engine(kv_unified=unified, parallel=2, context=256, lookup=False)
+    cold = await ask(engine, PROMPT)
+    for i in range(6):
+        await ask(engine, [3 + i, *PROMPT])
+    warm = await ask(engine, PROMPT)
+    assert warm.tokens == cold.tokens
+    assert warm.usage.cached_tokens == len(PROMPT) - 1
+    assert (await engine.stats()).counters['prefix_cache_hits_total{tier="ram"}'] >= 1
+
+
+@LAYOUTS
+async def test_states_survive_a_restart_on_disk(start_engine: StartEngine, unified: bool) -> None:
+    engine = await start_engine(kv_unified=unified, cache_disk=1 << 26, lookup=False)
+    cold = await ask(engine, PROMPT)
+    await engine.stop(grace=1.0)
+    again = await start_engine(kv_unified=unified, cache_disk=1 << 26, lookup=False)
+    warm = await ask(again, PROMPT)
+    assert warm.tokens == cold.tokens
+    assert warm.usage.cached_tokens == len(PROMPT) - 1
+    assert (await again.stats()).counters['prefix_cache_hits_total{tier="disk"}'] == 1
+
+
+async def test_states_survive_a_crash_on_disk(start_engine: StartEngine) -> None:
+    engine = await start_engine(cache_disk=1 << 26)
+    await ask(engine, PROMPT)
+    while (await gauges(engine))['prefix_cache_bytes{tier="disk"}'] == 0:
+        await asyncio.sleep(0.05)
+    await engine.kill()
+    again = await start_engine(cache_disk=1 << 26)
+    assert (await ask(again, PROMPT)).usage.cached_tokens == len(PROMPT) - 1
+
+
+async def test_speculation_changes_nothing_but_the_number_of_steps(start_engine: StartEngine) -> None:
+    plain = await start_engine(lookup=False)
+    guessing = await start_engine(lookup=True)
+    repetitive = PROMPT[:20] * 4
+    expected, found = await ask(plain, repetitive, 200), await ask(guessing, repetitive, 200)
+    assert found.tokens == expected.tokens
+    assert found.usage.drafted_tokens > 0
+    sampled = Sampling(temperature=0.7, seed=11, top_k=20)
+    expected = await ask(plain, repetitive, 200, sampling=sampled)
+    found = await ask(guessing, repetitive, 200, sampling=sampled)
+    assert found.tokens == expected.tokens
+
+
+async def test_nothing_crosses_a_partition(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    await ask(engine, PROMPT, partition="alice")
+    assert (await ask(engine, PROMPT, partition="bob")).usage.cached_tokens == 0
+    assert (await ask(engine, PROMPT, partition="alice")).usage.cached_tokens == len(PROMPT) - 1
+
+
+async def test_several_choices_of_one_prefill(start_engine: StartEngine) -> None:
+    engine = await start_engine(parallel=4)
+    answer = await ask(engine, PROMPT, n=3, sampling=Sampling(seed=1))
+    assert sorted(answer.tokens) == [0, 1, 2]
+    assert len({tuple(tokens) for tokens in answer.tokens.values()}) == 3
+    assert answer.usage.completion_tokens == 3 * 24
+    assert (await engine.stats()).counters["prompt_tokens_computed_total"] == len(PROMPT) + 2
+
+
+async def test_the_best_of_several(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    sampling = Sampling(seed=1, temperature=1.5)
+    all_of_them = await ask(engine, PROMPT, n=4, sampling=sampling, logprobs=0)
+    best = await ask(engine, PROMPT, n=1, best_of=4, sampling=sampling)
+    assert list(best.tokens) == [0]
+    assert best.tokens[0] in all_of_them.tokens.values()
+
+
+async def test_log_probabilities_of_answer_and_prompt(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    answer = await ask(engine, PROMPT, 5, logprobs=3, prompt_logprobs=True)
+    assert [logprob.token for logprob in answer.logprobs] == answer.tokens[0]
+    for logprob in answer.logprobs:
+        assert len(logprob.top) == 3
+        assert logprob.top[0][0] == logprob.token
+        assert logprob.logprob == pytest.approx(logprob.top[0][2])
+    assert [logprob.token for logprob in answer.prompt_logprobs] == PROMPT[1:]
+
+
+async def test_a_cancelled_request_gives_back_its_place(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    stream = engine.generate(Generate(id=0, prompt=PROMPT, ignore_eos=True))
+    await anext(stream)
+    assert (await gauges(engine))["requests_running"] == 1
+    await stream.aclose()
+    assert (await gauges(engine))["requests_running"] == 0
+
+
+async def test_a_request_ends_when_its_time_is_over(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    answer = await ask(engine, PROMPT[:5], 500, max_time=0.05)
+    assert answer.finish == {0: "time"}
+    assert answer.usage.completion_tokens < 500
+
+
+async def test_more_than_fits_takes_turns_and_loses_nothing(start_engine: StartEngine) -> None:
+    engine = await start_engine(parallel=4, context=256, kv_unified=True, lookup=False)
+    prompts = [[3 + i, *PROMPT[: 40 + i]] for i in range(8)]
+    alone = [await ask(engine, prompt, 150) for prompt in prompts]
+    together = await asyncio.gather(*(ask(engine, prompt, 150) for prompt in prompts))
+    assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+    assert (await engine.stats()).counters["preemptions_total"] > 0
+
+
+async def test_refusals_say_why(start_engine: StartEngine) -> None:
+    engine = await start_engine(parallel=1, queue_limit=1)
+    with pytest.raises(RequestError, match=r"600 tokens.*512") as refusal:
+        await ask(engine, PROMPT * 5)
+    assert refusal.value.code == "context_length_exceeded"
+    with pytest.raises(RequestError, match="empty"):
+        await ask(engine, [])
+    with pytest.raises(RequestError, match="token 9999 is not in the vocabulary of 384"):
+        await ask(engine, [9999])
+    answers = await asyncio.gather(*(ask(engine, PROMPT, 200) for _ in range(6)), return_exceptions=True)
+    full = [answer for answer in answers if isinstance(answer, RequestError)]
+    assert full
+    assert all(refusal.status == 429 and refusal.retry_after for refusal in full)
+
+
+async def test_a_dead_worker_fails_its_requests_and_nothing_else(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    running = asyncio.create_task(ask(engine, PROMPT, 300))
+    await asyncio.sleep(0.1)
+    import os
+    import signal
+
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(RequestError, match="killed by signal 9"):
+        await running
+    await asyncio.wait_for(engine.died.wait(), 5)
+    assert not engine.alive
+
+
+async def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path, start_engine: StartEngine) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(LoadError, match=r"broken\.gguf"):
+        await start_engine(path=str(path))
+
+
+async def test_tokens_there_and_back(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    tokens = await engine.tokenize("déjà vu 🦊", pieces=True)
+    assert b"".join(tokens.pieces).decode() == "déjà vu 🦊"
+    assert await engine.detokenize(tokens.tokens) == "déjà vu 🦊"
