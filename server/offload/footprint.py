@@ -65,13 +65,6 @@ class KvShape:
     type: str = "f16"
     n_ubatch: int = 512
 
-    @classmethod
-    def of_engine(
-        cls, context: int, parallel: int, unified: bool, kv_type: str = "f16", n_ubatch: int = 512
-    ) -> KvShape:
-        """The engine's two modes: one pool of `context` cells, or `context` cells for each of `parallel` sequences."""
-        return cls(align(context, CELL_PADDING), 1 if unified else parallel, parallel, kv_type, n_ubatch)
-
     def cells_of(self, window: int) -> int:
         """Cells of one stream for a layer that attends to `window` tokens (0: to all)."""
         if not window:
@@ -127,6 +120,10 @@ class Layer:
         return sum(_kv_row(n, shape.type) * tokens for n in self.kv_elements) + self.state
 
 
+IDLE_SEQUENCES = 24
+"""Sequences that the engine keeps in one pool beside those that run, for cached prefixes (server.engine.worker)."""
+
+
 def _kv_row(elements: int, kv_type: str) -> int:
     block, nbytes = KV_BYTES[kv_type]
     return -(-elements // block) * nbytes
@@ -140,7 +137,7 @@ class Footprint:
         embeddings: token embeddings, which llama.cpp keeps on the host always.
         output: final norm and output matrix, a copy of the embeddings where the two are `tied`.
         bytes_by_type: weight bytes that a token may read, by GGUF type name.
-        n_vocab, n_embd, n_ff, context_train: dimensions of the model.
+        parameters: weights in layers and output. n_vocab, n_embd, n_ff, context_train: dimensions of the model.
     """
 
     architecture: str
@@ -149,6 +146,7 @@ class Footprint:
     output: int
     tied: bool
     bytes_by_type: dict[str, int]
+    parameters: int
     n_vocab: int
     n_embd: int
     n_ff: int
@@ -163,6 +161,17 @@ class Footprint:
         """Bytes of weights on the host where `offloaded` bytes are on devices; tied embeddings are then held twice."""
         everything = sum(layer.weights for layer in self.layers) + self.output + self.embeddings
         return everything - offloaded - (self.embeddings if self.tied and not with_output else 0)
+
+    @property
+    def truncatable(self) -> bool:
+        """Whether the end of a sequence can be dropped from its KV state: no windows, no recurrent state."""
+        return not any(layer.window or layer.state for layer in self.layers)
+
+    def kv_shape(self, context: int, parallel: int, unified: bool, kv_type: str, n_ubatch: int) -> KvShape:
+        """The engine's two modes: one pool of `context` cells, or `context` cells for each of `parallel` sequences."""
+        unified = unified or parallel == 1
+        idle = IDLE_SEQUENCES if unified and self.truncatable else 0
+        return KvShape(align(context, CELL_PADDING), 1 if unified else parallel, parallel + idle, kv_type, n_ubatch)
 
     def kv_bytes(self, shape: KvShape) -> int:
         """Bytes of the KV cache of all layers."""
@@ -187,6 +196,7 @@ def footprint(info: GGUFInfo) -> Footprint:
     output = [t for t in loose.values() if t not in embeddings]
     if "output.weight" not in loose:
         output += [t for t in embeddings if t.name == "token_embd.weight"]
+    offloadable = [t for tensors in by_layer for _, t in tensors] + output
     attention = _AttentionFacts(info, n_layers)
     layers = tuple(_layer(i, tensors, attention) for i, tensors in enumerate(by_layer))
     return Footprint(
@@ -195,7 +205,8 @@ def footprint(info: GGUFInfo) -> Footprint:
         embeddings=sum(map(allocated, embeddings)),
         output=sum(map(allocated, output)),
         tied="output.weight" not in loose,
-        bytes_by_type=_bytes_by_type([t for tensors in by_layer for _, t in tensors] + output),
+        bytes_by_type=_bytes_by_type(offloadable),
+        parameters=sum(t.elements for t in offloadable),
         n_vocab=max((t.shape[0] for t in embeddings if t.name == "token_embd.weight"), default=0),
         n_embd=int(info.get(f"{arch}.embedding_length", 0)),
         n_ff=max((t.shape[0] for tensors in by_layer for name, t in tensors if name == "ffn_up.weight"), default=0),
@@ -278,7 +289,7 @@ class _AttentionFacts:
             return 0
         pattern = self._value("attention.sliding_window_pattern")
         if isinstance(pattern, list):
-            slides = bool(pattern[index])
+            slides = bool(cast("list[bool]", pattern)[index])
         elif self._arch in SLIDING_PATTERNS_FULL_FIRST:
             slides = index % SLIDING_PATTERNS_FULL_FIRST[self._arch] != 0
         elif self._arch in SLIDING_PATTERNS:

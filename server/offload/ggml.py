@@ -7,7 +7,7 @@ Source of the signatures: ggml-backend.h, ggml-rpc.h and ggml.h of the pinned ll
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 
 DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")  # enum ggml_backend_dev_type
@@ -62,6 +62,9 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[object, ...]]] = {
     "ggml_init": (c_void_p, (InitParams,)),
     "ggml_free": (None, (c_void_p,)),
     "ggml_new_tensor_2d": (c_void_p, (c_void_p, c_int, c_int64, c_int64)),
+    "ggml_new_tensor_3d": (c_void_p, (c_void_p, c_int, c_int64, c_int64, c_int64)),
+    "ggml_flash_attn_ext": (c_void_p, (c_void_p,) * 5 + (c_float,) * 3),
+    "ggml_backend_dev_supports_op": (c_bool, (c_void_p, c_void_p)),
     "ggml_mul_mat": (c_void_p, (c_void_p, c_void_p, c_void_p)),
     "ggml_new_graph": (c_void_p, (c_void_p,)),
     "ggml_build_forward_expand": (None, (c_void_p, c_void_p)),
@@ -154,6 +157,12 @@ class Ggml:
     def device_named(self, name: str) -> int:
         """The handle of a device. Raises OSError where there is none of that name."""
         return self.pointer("ggml_backend_dev_by_name", name.encode())
+
+    def size(self, tensor: int) -> int:
+        """A tensor's bytes."""
+        size = self.call("ggml_nbytes", tensor)
+        assert isinstance(size, int)
+        return size
 
     def buffer_type(self, device: int) -> int:
         """The device's own buffer type."""

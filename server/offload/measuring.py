@@ -21,6 +21,9 @@ ROWS = 4096
 MATRICES = 6
 """Several matrices in turn, so that no cache holds the one that comes next."""
 PREFILL_TOKENS = 128
+HEAD, HEADS, KV_HEADS, DEPTH = 128, 32, 8, 4096
+"""Attention as in an 8B model, 4,096 tokens into a sequence."""
+ATTENTION_LAYERS = 3
 SECONDS = 0.15
 """Least time to repeat each measurement for; the fastest repetition counts, since others only disturb."""
 CONTEXT_BYTES = 1 << 20
@@ -45,6 +48,7 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
     for label, number in GGML_TYPES.items():
         with _products(ggml, backend, number, ROWS, 1, MATRICES) as (graph, nbytes, _):
             bandwidth[label] = nbytes / _fastest(ggml, backend, graph)
+    attention = _attention(ggml, device, backend)
     with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, _):
         call = _fastest(ggml, backend, graph)
     with _products(ggml, backend, GGML_TYPES["q4_K"], ROWS, PREFILL_TOKENS, 1) as (graph, nbytes, matrix):
@@ -55,6 +59,7 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
     return DeviceSpeed(
         name=name,
         bandwidth=bandwidth,
+        attention=attention,
         prefill=2 * ROWS * COLUMNS * PREFILL_TOKENS / seconds,
         call=call,
         link=link,
@@ -63,27 +68,58 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
 
 
 @contextlib.contextmanager
+def _graph(ggml: Ggml) -> Generator[tuple[int, int]]:
+    """An empty ggml context and a graph in it."""
+    context = ggml.pointer("ggml_init", InitParams(CONTEXT_BYTES, None, True))
+    try:
+        yield context, ggml.pointer("ggml_new_graph", context)
+    finally:
+        ggml.call("ggml_free", context)
+
+
+@contextlib.contextmanager
+def _allocated(ggml: Ggml, context: int, backend: int) -> Generator[None]:
+    """Memory on the device for a context's tensors, set to zero."""
+    buffer = ggml.pointer("ggml_backend_alloc_ctx_tensors", context, backend)
+    ggml.call("ggml_backend_buffer_clear", buffer, 0)
+    try:
+        yield
+    finally:
+        ggml.call("ggml_backend_buffer_free", buffer)
+
+
+@contextlib.contextmanager
 def _products(
     ggml: Ggml, backend: int, matrix_type: int, rows: int, tokens: int, matrices: int
 ) -> Generator[tuple[int, int, int]]:
     """A graph of `matrices` independent products on a device; gives it, the weights' bytes and one matrix."""
-    context = ggml.pointer("ggml_init", InitParams(CONTEXT_BYTES, None, True))
-    graph = ggml.pointer("ggml_new_graph", context)
-    nbytes = matrix = 0
-    for _ in range(matrices):
-        matrix = ggml.pointer("ggml_new_tensor_2d", context, matrix_type, COLUMNS, rows)
-        vector = ggml.pointer("ggml_new_tensor_2d", context, F32, COLUMNS, tokens)
-        ggml.call("ggml_build_forward_expand", graph, ggml.pointer("ggml_mul_mat", context, matrix, vector))
-        size = ggml.call("ggml_nbytes", matrix)
-        assert isinstance(size, int)
-        nbytes += size
-    buffer = ggml.pointer("ggml_backend_alloc_ctx_tensors", context, backend)
-    ggml.call("ggml_backend_buffer_clear", buffer, 0)
-    try:
-        yield graph, nbytes, matrix
-    finally:
-        ggml.call("ggml_backend_buffer_free", buffer)
-        ggml.call("ggml_free", context)
+    with _graph(ggml) as (context, graph):
+        nbytes = matrix = 0
+        for _ in range(matrices):
+            matrix = ggml.pointer("ggml_new_tensor_2d", context, matrix_type, COLUMNS, rows)
+            vector = ggml.pointer("ggml_new_tensor_2d", context, F32, COLUMNS, tokens)
+            ggml.call("ggml_build_forward_expand", graph, ggml.pointer("ggml_mul_mat", context, matrix, vector))
+            nbytes += ggml.size(matrix)
+        with _allocated(ggml, context, backend):
+            yield graph, nbytes, matrix
+
+
+def _attention(ggml: Ggml, device: int, backend: int) -> float:
+    """Bytes of F16 keys and values that attention reads a second; 0 where the device has no flash attention."""
+    with _graph(ggml) as (context, graph):
+        nbytes = 0
+        for _ in range(ATTENTION_LAYERS):
+            queries = ggml.pointer("ggml_new_tensor_3d", context, F32, HEAD, 1, HEADS)
+            keys = ggml.pointer("ggml_new_tensor_3d", context, GGML_TYPES["f16"], HEAD, DEPTH, KV_HEADS)
+            values = ggml.pointer("ggml_new_tensor_3d", context, GGML_TYPES["f16"], HEAD, DEPTH, KV_HEADS)
+            scale = HEAD**-0.5
+            out = ggml.pointer("ggml_flash_attn_ext", context, queries, keys, values, None, scale, 0.0, 0.0)
+            if not ggml.call("ggml_backend_dev_supports_op", device, out):
+                return 0.0
+            ggml.call("ggml_build_forward_expand", graph, out)
+            nbytes += ggml.size(keys) + ggml.size(values)
+        with _allocated(ggml, context, backend):
+            return nbytes / _fastest(ggml, backend, graph)
 
 
 def _fastest(ggml: Ggml, backend: int, graph: int) -> float:

@@ -54,7 +54,7 @@ def place(
         vram_budget: bytes that brim may use of all devices together; None leaves only each device's own margin.
         rpc: endpoints (HOST:PORT) of RPC workers whose devices may be used.
         devices: ggml device names to use; None takes all.
-        kv_unified: whether the engine keeps one pool of KV cells; None counts a buffer for each sequence.
+        kv_unified: whether the engine keeps one pool of KV cells or a buffer for each sequence; None is one pool.
         held: bytes that brim's other models hold on the devices, which count against `vram_budget`.
 
     Returns:

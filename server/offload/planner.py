@@ -125,6 +125,12 @@ class Plan:
         return sum(min(s.end, last) - min(s.start, last) for s in self.stretches)
 
     @property
+    def whole_layers(self) -> int:
+        """Repeating layers with all their parts on devices."""
+        last = len(self.problem.model.layers)
+        return sum(s.cuts[: last - s.start].count(Cut.NOTHING) for s in self.stretches)
+
+    @property
     def n_gpu_layers(self) -> int:
         """What llama.cpp calls it: offloaded items, the output included."""
         return sum(s.end - s.start for s in self.stretches)

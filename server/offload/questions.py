@@ -78,6 +78,7 @@ class DeviceSpeed(Struct, frozen=True, kw_only=True):
 
     Attributes:
         bandwidth: bytes of weights read a second in a matrix-vector product, by tensor type (`f16`, `q8_0`, `q4_K`).
+        attention: bytes of KV that attention to a long context reads a second, for one token; 0 where unsupported.
         prefill: floating-point operations a second in a product with 128 columns of a q4_K matrix.
         call: seconds that starting one graph and awaiting it takes, whatever its size.
         link: bytes a second from the host to the device's memory.
@@ -86,6 +87,7 @@ class DeviceSpeed(Struct, frozen=True, kw_only=True):
 
     name: str
     bandwidth: dict[str, float]
+    attention: float
     prefill: float
     call: float
     link: float

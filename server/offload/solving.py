@@ -36,7 +36,7 @@ class Wish:
     Attributes:
         context: tokens of one request; 0 leaves it open, up to the model's own.
         parallel: requests decoded side by side.
-        kv_unified: one pool of cells for all sequences, or a buffer for each; None is counted as separate buffers.
+        kv_unified: one pool of cells for all sequences, or a buffer for each; None lets the engine choose: the pool.
         vram_budget: bytes that brim may use of all devices together. held: bytes that its other models hold there.
     """
 
@@ -48,9 +48,9 @@ class Wish:
     held: int = 0
     kv_unified: bool | None = None
 
-    def shape(self, n_ubatch: int = UBATCHES[0]) -> KvShape:
-        """The KV cache of this wish."""
-        return KvShape.of_engine(self.context, self.parallel, bool(self.kv_unified), self.kv_type, n_ubatch)
+    def shape(self, model: Footprint, n_ubatch: int = UBATCHES[0]) -> KvShape:
+        """The model's KV cache under this wish."""
+        return model.kv_shape(self.context, self.parallel, self.kv_unified is not False, self.kv_type, n_ubatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +76,23 @@ class Outcome:
         return encode(self.plan, n_batch=N_BATCH, n_ubatch=self.n_ubatch, why_none=self.machine.note)
 
 
-def solve(info: GGUFInfo, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]) -> Outcome:
+def solve(
+    info: GGUFInfo, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed], *, verify: bool = True
+) -> Outcome:
     """The fastest placement of a model on a machine; where the context is open, the largest that costs no speed.
 
     Args:
         speeds: of the host ("CPU") and of every device, by name.
+        verify: whether to dry-run the placement itself, and not only the model wholly on the devices.
     """
     model = footprint(info)
-    if wish.context:
-        return _solve(Solver(info, model, machine, wish, speeds))
-    return _solve(
-        Solver(info, model, machine, replace(wish, context=_open_context(info, model, machine, wish, speeds)), speeds)
-    )
-
-
-def _solve(solver: Solver) -> Outcome:
+    if not wish.context:
+        wish = replace(wish, context=_open_context(info, model, machine, wish, speeds))
+    solver = Solver(info, model, machine, wish, speeds)
     outcomes: list[Outcome] = []
     for n_ubatch in UBATCHES:
-        outcomes.append(solver.solve(n_ubatch))
-        if outcomes[-1].plan.whole or not solver.machine.devices:
+        outcomes.append(solver.solve(n_ubatch, ROUNDS if verify else 0))
+        if outcomes[-1].plan.whole or not machine.devices:
             break
     return min(outcomes, key=lambda outcome: outcome.plan.seconds)
 
@@ -167,8 +165,7 @@ class Solver:
 
     def speed(self, name: str) -> Speed:
         """How fast a device computes this model."""
-        measured = self.speeds[name]
-        return speed_for(self.model, measured.bandwidth, measured.call, 0.0 if name == "CPU" else measured.link)
+        return speed_for(self.model, self.speeds[name])
 
     def problem(self, buffers: Buffers, n_ubatch: int) -> Problem:
         """The planner's question, with compute buffers of these sizes."""
@@ -184,7 +181,7 @@ class Solver:
             self.model,
             self.speed("CPU"),
             devices,
-            self.wish.shape(n_ubatch),
+            self.wish.shape(self.model, n_ubatch),
             depth_for(self.wish.context) if self.depth is None else self.depth,
             first,
             0 if cap is None else max(0, n_items - cap),
@@ -195,12 +192,12 @@ class Solver:
         """Bytes free on each device."""
         return {device.name: device.free for device in self.machine.devices}
 
-    def solve(self, n_ubatch: int) -> Outcome:
+    def solve(self, n_ubatch: int, rounds: int = ROUNDS) -> Outcome:
         """Plan with the buffers of a model wholly on the devices; plan again where the plan's own are larger."""
         buffers = self.buffers_of_whole(n_ubatch)
         found = plan(self.problem(buffers, n_ubatch))
         exact = False
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             told = self.dry_run(found, n_ubatch)
             if told is None:
                 break
@@ -213,7 +210,7 @@ class Solver:
 
     def estimated(self, n_ubatch: int) -> Buffers:
         """Buffers guessed from the model's dimensions."""
-        told = estimate(self.model, self.wish.shape(n_ubatch), 2, n_ubatch)
+        told = estimate(self.model, self.wish.shape(self.model, n_ubatch), 2, n_ubatch)
         return Buffers(told.compute[0], told.compute[1], told.host_compute)
 
     def buffers_of_whole(self, n_ubatch: int) -> Buffers:
@@ -241,7 +238,7 @@ class Solver:
         tensor_overrides: tuple[tuple[str, str], ...] = (),
         offload_kv: bool = True,
     ) -> DryRunResult | None:
-        shape = self.wish.shape(n_ubatch)
+        shape = self.wish.shape(self.model, n_ubatch)
         stand_ins = any(device.hypothetical for device in self.machine.devices)
         question = DryRun(
             path=str(self.info.path),

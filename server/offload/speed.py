@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from server.offload.footprint import Footprint
+    from server.offload.questions import DeviceSpeed
 
 DEPTH = 4096
 """Tokens already in the sequence when speed is predicted, where the context allows for twice as many."""
-HOST_ATTENTION = 0.3
-"""Share of the bandwidth for F16 weights that attention reaches on a CPU, which softmax and small rows slow down."""
 _MEASURED = {"F32": "f16", "F16": "f16", "BF16": "f16", "Q8_0": "q8_0", "Q8_K": "q8_0", "Q6_K": "q8_0"}
 """Which measured type stands for which; the rest by q4_K."""
 
@@ -36,21 +35,16 @@ class Speed:
     logits: float = 0.0
 
 
-def speed_for(model: Footprint, bandwidth: dict[str, float], call: float, link: float) -> Speed:
-    """The speed at which a device computes a model.
-
-    Args:
-        bandwidth: bytes a second measured with each of the types `f16`, `q8_0`, `q4_K`.
-        call: seconds for an empty graph.
-        link: bytes a second between host and device; 0 for the host itself.
-    """
+def speed_for(model: Footprint, measured: DeviceSpeed) -> Speed:
+    """The speed at which a device computes a model."""
+    bandwidth, link = measured.bandwidth, measured.link if measured.name != "CPU" else 0.0
     seconds = sum(size / bandwidth[_MEASURED.get(name, "q4_K")] for name, size in model.bytes_by_type.items())
     total = sum(model.bytes_by_type.values())
     copy = 2 * 4 * model.n_embd / link if link else 0.0
     return Speed(
         bandwidth=total / seconds if seconds else bandwidth["f16"],
-        kv_bandwidth=bandwidth["f16"] * (1.0 if link else HOST_ATTENTION),
-        call=call + copy,
+        kv_bandwidth=measured.attention or bandwidth["f16"],
+        call=measured.call + copy,
         logits=4 * model.n_vocab / link if link else 0.0,
     )
 
