@@ -67,7 +67,7 @@ def brim(*options: str) -> Command:
 
 
 def brim_with_disk(setup: Setup, port: int) -> list[str]:
-    """brim with its disk tier."""
+    """Brim with its disk tier."""
     return brim("--cache-disk", "8GiB")(setup, port)
 
 

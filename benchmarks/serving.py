@@ -144,7 +144,9 @@ def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -
                 with running(name, setup) as server:
                     histories = asyncio.run(_ask(server, workloads.before_restart, seed=repeat))
                 with running(name, setup) as server:
-                    figures = asyncio.run(_ask(server, lambda c, h=histories: workloads.after_restart(c, h), seed=repeat))
+                    figures = asyncio.run(
+                        _ask(server, lambda c, h=histories: workloads.after_restart(c, h), seed=repeat)
+                    )
             samples[name].append(figures)
             console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
     return {name: _medians(found) for name, found in samples.items()}
@@ -251,7 +253,9 @@ def _plot(rows: list[tuple[Case, Measured]], path: Path) -> None:
     lines = [line for line in _lines(rows) if line[1] != "tokens per second"]
     speeds = [line for line in _lines(rows) if line[1] == "tokens per second"]
     figure, panes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
-    for pane, part, title in zip(panes, (speeds, lines), ("speed: more is better", "time: less is better"), strict=True):
+    for pane, part, title in zip(
+        panes, (speeds, lines), ("speed: more is better", "time: less is better"), strict=True
+    ):
         labels = [f"{name}\n{what} / {peer.rsplit(' ', 1)[0]}" for name, what, _, peer, *_ in part]
         pane.barh(labels, [float(line[4]) for line in part], color="#2a7fb8")
         pane.axvline(1.0, color="black", linewidth=0.8)

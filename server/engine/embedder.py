@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from server.engine.llama import Context
 from server.engine.messages import Embeddings
+
+if TYPE_CHECKING:
+    from server.engine.llama import Context
 
 
 class Embedder:

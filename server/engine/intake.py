@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from typing import TYPE_CHECKING
 
-import zmq
-
-from server.engine.llama import Model
 from server.engine.messages import (
     Cancel,
     Detokenize,
@@ -29,6 +26,13 @@ from server.engine.sampler import Sampler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
 from server.engine.text import TextStream
+
+if TYPE_CHECKING:
+    import queue
+
+    import zmq
+
+    from server.engine.llama import Model
 
 
 class Outbox:
@@ -113,13 +117,11 @@ class Intake(threading.Thread):
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos else []
         for index in range(max(ask.n, ask.best_of)):
             sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
-            lookup = Lookup(tokens) if self._speculates(ask) else None
-            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), lookup)
+            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop))
+            if self._spec.lookup and self._model.truncatable and sequence.speculates:
+                sequence.lookup = Lookup(tokens)
             request.sequences.append(sequence)
         self._orders.put(request)
-
-    def _speculates(self, ask: Generate) -> bool:
-        return self._spec.lookup and self._model.truncatable and ask.logprobs is None and ask.best_of <= ask.n
 
     def _why_not(self, ask: Generate) -> Refused | None:
         if self._spec.embedding:

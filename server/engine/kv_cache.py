@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from server.engine.cells import Cells
-from server.engine.costs import Costs
 from server.engine.kv_store import DiskStore, Fetched, StoredFile, Written
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.engine.costs import Costs
 
 State = npt.NDArray[np.uint8]
 

@@ -12,17 +12,20 @@ import ctypes
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as ll
 import numpy as np
 import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
-from server.engine.messages import LoadSpec, Pooling
 from server.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from server.engine.messages import LoadSpec, Pooling
 
 Logits = npt.NDArray[np.float32]
 

@@ -61,7 +61,6 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     state_dir: str = ""
     """Where measurements of this machine are remembered."""
     draft_path: str = ""
-    draft_tokens: int = 4
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
     embedding: bool = False

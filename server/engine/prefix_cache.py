@@ -8,9 +8,12 @@ node that a prompt reaches names what can be reused and how much of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _COMPARED_AT_ONCE = 64
 

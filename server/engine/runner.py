@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import structs
 
-from server.engine.kv_cache import KvCache
-from server.engine.llama import Context, Logits, Vocab
 from server.engine.messages import Delta, Done, FinishReason, Refused, Steps, TokenLogprob, Usage
 from server.engine.metrics import Metrics
 from server.engine.sampler import Row, log_probabilities
-from server.engine.scheduler import Scheduler
 from server.engine.sequence import Choice, Request, Sequence, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from server.engine.kv_cache import KvCache
+    from server.engine.llama import Context, Logits, Vocab
+    from server.engine.scheduler import Scheduler
 
 PREFILL_WORTH_MEASURING = 16
 VOCABULARY_WORTH_A_THREAD = 16_384
@@ -183,7 +187,8 @@ class Runner:
             sequence = work.sequence
             self._scheduler.commit(work, choice.accepted)
             if work.drafts:
-                sequence.acceptance.learn(work.drafts, choice.accepted)
+                self.metrics.accepted_tokens += choice.accepted
+                sequence.acceptance[work.proposer].learn(work.drafts, choice.accepted)
             delta = self._take(sequence, choice, now)
             if delta is None:
                 continue
@@ -263,8 +268,8 @@ class Runner:
             queue_seconds=started - request.arrived,
             prompt_seconds=first - started,
             generation_seconds=now - first,
-            drafted_tokens=sum(sequence.acceptance.drafted for sequence in request.sequences),
-            accepted_tokens=sum(sequence.acceptance.accepted for sequence in request.sequences),
+            drafted_tokens=sum(a.drafted for sequence in request.sequences for a in sequence.acceptance.values()),
+            accepted_tokens=sum(a.accepted for sequence in request.sequences for a in sequence.acceptance.values()),
         )
 
     # measuring

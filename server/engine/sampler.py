@@ -7,12 +7,15 @@ works on its row alone and only on the few tokens that can still be chosen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from server.engine.messages import Sampling
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.engine.messages import Sampling
 
 Row = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]

@@ -9,13 +9,17 @@ cells run out, the youngest sequence gives up its place, is parked in RAM and go
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from server.engine.kv_cache import KvCache, NotNow
-from server.engine.prefix_cache import Entry
 from server.engine.sequence import Request, Sequence, Work
-from server.engine.speculation import StepTimes, draft_length
+from server.engine.speculation import Acceptance, StepTimes, draft_length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from server.engine.prefix_cache import Entry
 
 CELLS_KEPT_FOR_DECODING = 32
 """Room that a running sequence is expected to need soon, where others ask to be admitted."""
@@ -23,6 +27,33 @@ CELLS_KEPT_FOR_DECODING = 32
 
 class QueueFull(Exception):
     """As many requests wait as may."""
+
+
+class Proposer(Protocol):
+    """Guesses what comes next, for the model to verify.
+
+    Attributes:
+        name: tells its successes from others'.
+        cost: seconds that one guessed token takes, as measured.
+    """
+
+    name: str
+    cost: float
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence up to so many tokens, or none."""
+        ...
+
+
+class PromptLookup:
+    """Proposes what followed the latest tokens before, from each sequence's own index."""
+
+    name = "lookup"
+    cost = 0.0
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence what followed before, up to so many tokens."""
+        return [sequence.lookup.propose(most) if sequence.lookup else [] for sequence, most in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +78,10 @@ class Limits:
 class Scheduler:
     """Owns the waiting and the running sequences; asks the cache for their places."""
 
-    def __init__(self, cache: KvCache, limits: Limits) -> None:
+    def __init__(self, cache: KvCache, limits: Limits, proposers: Iterable[Proposer] = ()) -> None:
         self.cache = cache
         self.limits = limits
+        self._proposers = list(proposers) if cache.layout.truncatable else []
         self.times = StepTimes()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -156,25 +188,29 @@ class Scheduler:
 
     def _decodes(self) -> Iterator[Work]:
         """The next token of each generation, and proposals for those after it where they pay."""
-        width = sum(sequence.decoding for sequence in self.running)
-        for sequence in list(self.running):
-            if not sequence.decoding or sequence.entry is None:
-                continue
-            drafts = self._draft(sequence, width)
-            if not self._reserve(sequence, 1 + len(drafts)):
-                continue
-            width += len(drafts)
-            start = sequence.entry.ready
-            yield Work(sequence, start, [sequence.tokens[-1], *drafts], len(drafts), 1 + len(drafts))
+        decoding = [sequence for sequence in self.running if sequence.decoding]
+        for sequence, (drafts, proposer) in self._draft(decoding).items():
+            if self._reserve(sequence, 1 + len(drafts)) and sequence.entry:
+                tokens = [sequence.tokens[-1], *drafts]
+                yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), proposer)
 
-    def _draft(self, sequence: Sequence, width: int) -> list[int]:
-        if sequence.lookup is None or not self.cache.layout.truncatable:
-            return []
-        room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
-        if room <= 0:
-            return []
-        proposed = sequence.lookup.propose(min(room, draft_length(sequence.acceptance, self.times, width)))
-        return proposed
+    def _draft(self, decoding: list[Sequence]) -> dict[Sequence, tuple[list[int], str]]:
+        """For each sequence what is proposed, by the first proposer that has something for it."""
+        found: dict[Sequence, tuple[list[int], str]] = {sequence: ([], "") for sequence in decoding}
+        width = len(decoding)
+        for proposer in self._proposers:
+            wanted: list[tuple[Sequence, int]] = []
+            for sequence, (drafts, _) in found.items():
+                acceptance = sequence.acceptance.setdefault(proposer.name, Acceptance())
+                room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
+                most = min(room, draft_length(acceptance, self.times, width, proposer.cost))
+                if most > 0 and not drafts and sequence.speculates:
+                    wanted.append((sequence, most))
+            for (sequence, _), drafts in zip(wanted, proposer.propose(wanted) if wanted else (), strict=True):
+                if drafts:
+                    found[sequence] = (drafts, proposer.name)
+                    width += len(drafts)
+        return found
 
     def _reserve(self, sequence: Sequence, cells: int) -> bool:
         """Make room for a sequence's tokens, if need be by preempting others. False where it was preempted itself."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from server.engine.messages import Delta, FinishReason, Generate, TokenLogprob
-from server.engine.prefix_cache import Entry
-from server.engine.sampler import Sampler
 from server.engine.speculation import Acceptance, Lookup
-from server.engine.text import TextStream
+
+if TYPE_CHECKING:
+    from server.engine.prefix_cache import Entry
+    from server.engine.sampler import Sampler
+    from server.engine.text import TextStream
 
 
 @dataclass(eq=False, slots=True)
@@ -55,8 +58,9 @@ class Sequence:
     """The most tokens it may come to have, prompt included."""
     sampler: Sampler
     text: TextStream
-    lookup: Lookup | None
-    acceptance: Acceptance = field(default_factory=Acceptance)
+    lookup: Lookup | None = None
+    acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
+    """How each proposer has done."""
     entry: Entry | None = None
     parked: Entry | None = None
     finish: FinishReason | None = None
@@ -78,6 +82,12 @@ class Sequence:
         return len(self.tokens) - (self.entry.ready if self.entry else 0)
 
     @property
+    def speculates(self) -> bool:
+        """Whether several of its tokens may be chosen in one step."""
+        ask = self.request.ask
+        return ask.logprobs is None and ask.best_of <= ask.n
+
+    @property
     def decoding(self) -> bool:
         """Whether only its latest token is to be computed."""
         return self.entry is not None and self.pending == 1 and self.generated > 0
@@ -89,7 +99,7 @@ class Work:
 
     Attributes:
         start: position of the first token. tokens: what is computed, drafts at the end included.
-        drafts: how many of the tokens are proposals.
+        drafts: how many of the tokens are proposals. proposer: who made them.
         outputs: for how many of the last tokens logits are wanted.
     """
 
@@ -98,6 +108,7 @@ class Work:
     tokens: list[int]
     drafts: int = 0
     outputs: int = 0
+    proposer: str = ""
 
 
 @dataclass(slots=True)

@@ -1,17 +1,20 @@
 """Proposing tokens that several positions of one batch can verify at once.
 
 Prompt lookup needs no second model: where the last few tokens have occurred before in the same sequence, what followed them
-then is proposed now. How many to propose is decided from measurements: a proposal costs what a wider batch takes longer, and
-gains what the sequence's own acceptance rate promises.
+then is proposed now. A small draft model proposes where lookup has nothing. How many to propose is decided from measurements: a
+proposal costs what a wider batch takes longer, and what drafting takes, and gains what the sequence's own acceptance promises.
 Source: Saxena, Prompt Lookup Decoding (2023); Leviathan et al., Fast Inference from Transformers via Speculative Decoding (2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from server.engine.costs import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NGRAM = 3
 LONGEST = 12
@@ -108,17 +111,20 @@ def _bucket(width: int) -> int:
     return max(w for w in _WIDTHS if w <= width)
 
 
-def draft_length(acceptance: Acceptance, times: StepTimes, width: int) -> int:
+def draft_length(acceptance: Acceptance, times: StepTimes, width: int, cost: float = 0.0) -> int:
     """How many tokens to propose for one sequence beside a batch of `width` tokens.
 
     Maximises the expected tokens of the whole batch per second of the step; 0 where no proposal pays.
+
+    Args:
+        cost: seconds that drafting one token takes.
     """
     rate = min(acceptance.rate, 0.98)
     best, best_speed = 0, width / times.seconds(width)
     expected = float(width)
     for k in range(1, LONGEST + 1):
         expected += rate**k
-        speed = expected / times.seconds(width + k)
+        speed = expected / (times.seconds(width + k) + k * cost)
         if speed > best_speed:
             best, best_speed = k, speed
     if best == 0 and acceptance.probe():

@@ -9,15 +9,17 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
 
 from server.engine.cores import cpu_name, usable_cores
-from server.engine.llama import Context
-from server.engine.messages import LoadSpec
+
+if TYPE_CHECKING:
+    from server.engine.llama import Context
+    from server.engine.messages import LoadSpec
 
 WIDTHS = (1, 2, 4, 8)
 PROMPT = 64

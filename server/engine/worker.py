@@ -15,8 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llama_cpp
 import psutil
@@ -24,6 +24,7 @@ import xxhash
 import zmq
 
 from server.engine.costs import Costs
+from server.engine.draft import DraftModel
 from server.engine.embedder import Embedder
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
 from server.engine.kv_cache import KvCache, Layout
@@ -45,10 +46,13 @@ from server.engine.messages import (
 )
 from server.engine.prefix_cache import Tier
 from server.engine.runner import Runner
-from server.engine.scheduler import Limits, QueueFull, Scheduler
+from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFull, Scheduler
 from server.engine.sequence import Request
 from server.engine.tuning import Tuning, tune
 from server.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IDLE_WAIT = 0.5
 """Seconds without an order after which idle states are written to disk."""
@@ -129,7 +133,7 @@ class Worker:
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
         limits = Limits(parallel=spec.parallel, queue=spec.queue_limit, batch=shape.batch)
-        self._scheduler = Scheduler(self._cache, limits)
+        self._scheduler = Scheduler(self._cache, limits, self._proposers(context_length, tuning))
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)
         self._runner = Runner(
@@ -151,6 +155,14 @@ class Worker:
         costs.prefill.learn(tuning.prefill_rate, 1.0)
         disk = DiskStore(Path(spec.cache_dir), state_key(spec), spec.cache_disk) if spec.cache_disk else None
         return KvCache(self._context, layout, ram_limit=spec.cache_ram, disk=disk, costs=costs, clock=time.monotonic)
+
+    def _proposers(self, context: int, tuning: Tuning) -> list[Proposer]:
+        proposers: list[Proposer] = [PromptLookup()] if self._spec.lookup else []
+        if self._spec.draft_path:
+            draft = DraftModel(self._spec, self.model.vocab, context)
+            draft.set_threads(tuning.threads, tuning.threads_batch)
+            proposers.append(draft)
+        return proposers
 
     def _bytes_per_token(self) -> int:
         """Bytes of state that one token adds, from two short sequences."""

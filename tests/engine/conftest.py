@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +12,12 @@ from server.engine.client import Engine
 from server.engine.messages import LoadSpec
 from tests.reference.random_checkpoint import Shape, make_checkpoint
 
-SHAPE = Shape(layers=3, embedding=64, feed_forward=128, heads=4, key_value_heads=2, head=16, vocabulary=384, context=512)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE = Shape(
+    layers=3, embedding=64, feed_forward=128, heads=4, key_value_heads=2, head=16, vocabulary=384, context=512
+)
 
 StartEngine = Callable[..., Awaitable[Engine]]
 

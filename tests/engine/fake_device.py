@@ -6,11 +6,14 @@ state was computed from, so any mistake in sharing, cutting, copying or restorin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VOCABULARY = 64
 END = 0

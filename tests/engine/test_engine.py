@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,21 @@ async def ask(engine: Engine, prompt: list[int] | str, tokens: int = 24, **field
         else:
             answer.usage = item.usage
     return answer
+
+
+TIE = 5e-3
+"""A state that was moved lies in other cells, so attention adds up its terms in another order. With KV in F16 that moves this
+model's log-probabilities by some 0.001; two tokens that lie closer than this may change places."""
+
+
+def assert_equal_up_to_ties(one: list[TokenLogprob], other: list[TokenLogprob]) -> None:
+    """The same tokens, at least until two candidates lie so close that rounding decides; what follows then is not compared."""
+    for a, b in zip(one, other, strict=True):
+        assert a.logprob == pytest.approx(b.logprob, abs=TIE)
+        if a.token != b.token:
+            assert {token for token, _, _ in a.top} == {token for token, _, _ in b.top}
+            assert a.top[0][2] - a.top[1][2] < TIE
+            return
 
 
 async def gauges(engine: Engine) -> dict[str, float]:
@@ -175,9 +192,11 @@ async def test_a_request_ends_when_its_time_is_over(start_engine: StartEngine) -
 async def test_more_than_fits_takes_turns_and_loses_nothing(start_engine: StartEngine) -> None:
     engine = await start_engine(parallel=4, context=256, kv_unified=True, lookup=False)
     prompts = [[3 + i, *PROMPT[: 40 + i]] for i in range(8)]
-    alone = [await ask(engine, prompt, 150) for prompt in prompts]
-    together = await asyncio.gather(*(ask(engine, prompt, 150) for prompt in prompts))
-    assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+    alone = [await ask(engine, prompt, 150, logprobs=2) for prompt in prompts]
+    together = await asyncio.gather(*(ask(engine, prompt, 150, logprobs=2) for prompt in prompts))
+    for one, other in zip(alone, together, strict=True):
+        assert len(other.logprobs) == 150
+        assert_equal_up_to_ties(one.logprobs, other.logprobs)
     assert (await engine.stats()).counters["preemptions_total"] > 0
 
 
@@ -200,9 +219,6 @@ async def test_a_dead_worker_fails_its_requests_and_nothing_else(start_engine: S
     engine = await start_engine()
     running = asyncio.create_task(ask(engine, PROMPT, 300))
     await asyncio.sleep(0.1)
-    import os
-    import signal
-
     os.kill(engine.pid, signal.SIGKILL)
     with pytest.raises(RequestError, match="killed by signal 9"):
         await running

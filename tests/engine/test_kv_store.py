@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import stat
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from server.engine.kv_store import DiskStore, Fetched, Written
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STATE = np.arange(10_000, dtype=np.uint8)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -16,11 +15,14 @@ from server.engine.messages import Delta, Generate, Sampling
 from server.engine.prefix_cache import Tier
 from server.engine.runner import Runner
 from server.engine.sampler import Sampler
-from server.engine.scheduler import Limits, QueueFull, Scheduler
+from server.engine.scheduler import Limits, PromptLookup, QueueFull, Scheduler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
 from server.engine.text import TextStream
 from tests.engine.fake_device import END, VOCABULARY, FakeDevice, FakeVocab, next_token
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PARALLEL = 4
 CONTEXT = 160
@@ -37,7 +39,8 @@ class Machine:
         layout = Layout(sequences, cells, unified, truncatable, buffer_bytes=0 if unified else 640)
         costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9), disk=Rate(1e9))
         self.cache = KvCache(self.device, layout, ram_limit=6000, disk=disk, costs=costs, clock=time.monotonic)
-        self.scheduler = Scheduler(self.cache, Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16))
+        limits = Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16)
+        self.scheduler = Scheduler(self.cache, limits, [PromptLookup()])
         context, vocab = cast("Any", self.device), cast("Any", FakeVocab())
         self.runner = Runner(context, vocab, self.scheduler, self.cache, helpers=1)
         self.random = random.Random(seed)
@@ -102,7 +105,11 @@ def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, tr
     for _ in range(20_000):
         if number < 500 and source.random() < 0.12:
             partition = source.choice(["alice", "bob"])
-            tokens, n, longest = prompts(source, partition, prefixes), source.choice([1, 1, 1, 3]), source.randint(1, 60)
+            tokens, n, longest = (
+                prompts(source, partition, prefixes),
+                source.choice([1, 1, 1, 3]),
+                source.randint(1, 60),
+            )
             number += 1
             try:
                 machine.runner.submit(machine.ask(number, partition, tokens, n, longest))

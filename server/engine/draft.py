@@ -1,0 +1,113 @@
+"""A small model of the same vocabulary that guesses what the large one will say."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from msgspec import structs
+
+from server.engine.costs import Rate
+from server.engine.llama import Context, ContextShape, Model, Vocab
+from server.engine.prefix_cache import common_prefix
+from server.errors import LoadError
+
+if TYPE_CHECKING:
+    from server.engine.messages import LoadSpec
+    from server.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One of the draft context's sequences, and the tokens whose state it holds."""
+
+    number: int
+    tokens: list[int] = field(default_factory=list[int])
+    used: int = 0
+
+
+class DraftModel:
+    """Proposes its own greedy continuation of each sequence, all sequences in one batch.
+
+    Args:
+        spec: of the large model; names the draft's file.
+        vocab: the large model's. context: tokens of one sequence.
+
+    Raises:
+        LoadError: the draft could not be loaded, or its vocabulary is another.
+    """
+
+    name = "draft"
+
+    def __init__(self, spec: LoadSpec, vocab: Vocab, context: int) -> None:
+        own = structs.replace(spec, path=spec.draft_path, name=f"the draft of {spec.name}", adapters=())
+        self._model = Model(own, lambda _: None)
+        if self._model.vocab.size != vocab.size or self._model.vocab.end_tokens != vocab.end_tokens:
+            raise LoadError(
+                f"{spec.draft_path} has another vocabulary than {spec.name} ({self._model.vocab.size} tokens instead of "
+                f"{vocab.size}); a draft must share the model's tokenizer"
+            )
+        shape = ContextShape(
+            cells=context * spec.parallel, sequences=spec.parallel, unified=False, batch=512, ubatch=512
+        )
+        self._context = Context(self._model, own, shape)
+        self._slots = [_Slot(number) for number in range(spec.parallel)]
+        self._owners: WeakKeyDictionary[Sequence, _Slot] = WeakKeyDictionary()
+        self._clock = 0
+        self._rate = Rate(1000.0)
+
+    @property
+    def cost(self) -> float:
+        """Seconds that one guessed token takes."""
+        return self._rate.seconds(1)
+
+    def set_threads(self, decode: int, batch: int) -> None:
+        """CPU threads, as for the large model."""
+        self._context.set_threads(decode, batch)
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence up to so many tokens."""
+        slots = [self._slot_of(sequence) for sequence, _ in wanted]
+        latest = [self._catch_up(slot, sequence.tokens) for slot, (sequence, _) in zip(slots, wanted, strict=True)]
+        begun = time.monotonic()
+        drafts: list[list[int]] = [[] for _ in wanted]
+        while going := [i for i, (_, most) in enumerate(wanted) if len(drafts[i]) < most]:
+            going.sort(key=lambda i: slots[i].number)
+            tokens = [latest[i] for i in going]
+            positions = [len(slots[i].tokens) for i in going]
+            if not self._context.decode(tokens, positions, [slots[i].number for i in going], range(len(going))):
+                break
+            for i, row in zip(going, self._context.logits(len(going)), strict=True):
+                slots[i].tokens.append(latest[i])
+                latest[i] = int(row.argmax())
+                drafts[i].append(latest[i])
+        self._rate.learn(sum(map(len, drafts)), time.monotonic() - begun)
+        return drafts
+
+    def _slot_of(self, sequence: Sequence) -> _Slot:
+        """The sequence's slot, or the one that has not been used for longest."""
+        slot = self._owners.get(sequence)
+        if slot is None:
+            slot = min(self._slots, key=lambda slot: slot.used)
+            for owner in [owner for owner, owned in self._owners.items() if owned is slot]:
+                del self._owners[owner]
+            self._owners[sequence] = slot
+        self._clock += 1
+        slot.used = self._clock
+        return slot
+
+    def _catch_up(self, slot: _Slot, tokens: list[int]) -> int:
+        """Compute all of a sequence's tokens but the last, which is returned."""
+        known = common_prefix(slot.tokens, tokens[:-1])
+        if known < len(slot.tokens):
+            self._context.drop(slot.number, known)
+            del slot.tokens[known:]
+        missing = tokens[known:-1]
+        for start in range(0, len(missing), self._context.shape.batch):
+            part = missing[start : start + self._context.shape.batch]
+            positions = range(len(slot.tokens), len(slot.tokens) + len(part))
+            self._context.decode(part, positions, [slot.number] * len(part), [len(part) - 1])
+            slot.tokens += part
+        return tokens[-1]
