@@ -129,7 +129,7 @@ def quantize(
     target, out = parse_quantization(quantization), _output_path(out)
     info = read_gguf_info(source)
     data = _tensors_of(info, allow_requantize)
-    fields = info.fields | {
+    fields = {key: field for key, field in info.fields.items() if key != "general.alignment"} | {
         "general.quantization_version": Field.u32(QUANTIZATION_VERSION),
         "general.file_type": Field.u32(target.file_type),
     }

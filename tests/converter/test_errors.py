@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,14 +260,29 @@ def heeded_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def make_long_conversion(folder: Path) -> Path:
+    """A checkpoint of 786 million weights whose file is a hole: it takes seconds to convert, and no disk space."""
+    shape = Shape(layers=1, feed_forward=4_096_000, tied=True)
+    make_checkpoint(folder, Shape(layers=1, tied=True))
+    (folder / "config.json").write_text(json.dumps(shape.config_json("BF16")))
+    header: dict[str, Any] = {}
+    end = 0
+    for name, dimensions in shape.tensors():
+        begin, end = end, end + 2 * prod(dimensions)
+        header[name] = {"dtype": "BF16", "shape": dimensions, "data_offsets": [begin, end]}
+    encoded = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(encoded)) + encoded)
+    os.truncate(folder / "model.safetensors", 8 + len(encoded) + end)
+    return folder
+
+
 @pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, signal_number: int) -> None:
-    shape = Shape(vocabulary=64_000, embedding=512, tied=True)
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", shape)
+    checkpoint = make_long_conversion(tmp_path / "checkpoint")
     out = tmp_path / "out" / "model.gguf"
     out.parent.mkdir()
-    command = [sys.executable, "-m", "converter.cli", "convert", str(checkpoint), "-q", "Q3_K_S", "-o", str(out)]
+    command = [sys.executable, "-m", "converter.cli", "convert", str(checkpoint), "-q", "Q4_0", "-o", str(out)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(out.parent.glob(".model.gguf.*")):
         time.sleep(0.01)
