@@ -1,0 +1,87 @@
+"""The generators of chat data, one module per skill, and the mixture they are trained in."""
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from demo.conversations import answers_in_json, arithmetic, facts, instructions, memory, stories, tools
+from demo.example import Example, Message, assistant, system
+
+Draw = Callable[[Random], Example]
+
+# How often each kind of conversation is drawn, by evaluation category.
+MIXTURE: dict[str, dict[Draw, float]] = {
+    "facts": {facts.fact: 12},
+    "arithmetic": {
+        arithmetic.single: 8, arithmetic.several: 5, arithmetic.word_problem: 5, arithmetic.drill: 6,
+    },
+    "tools": {tools.call: 6, tools.call_and_answer: 8, tools.two_calls: 2, tools.no_call: 1.5},
+    "json": {
+        answers_in_json.fact: 6, answers_in_json.arithmetic: 3, answers_in_json.record: 7, answers_in_json.array: 4,
+    },
+    "memory": {
+        memory.recall: 8, memory.told_together: 3, memory.follow_up: 3, memory.first_question: 2,
+        arithmetic.running_total: 3,
+    },
+    "instructions": {
+        instructions.capitals: 5, instructions.pirate: 0.7, instructions.one_word: 2.5, instructions.number_only: 2,
+        instructions.sign_off: 2, instructions.persona: 1, instructions.knows_user: 1,
+    },
+    "brim": {facts.about_brim: 3, facts.greeting: 1, facts.unknown: 1.5},
+    "stories": {stories.story: 2, stories.plain: 1},
+}  # fmt: skip
+
+PLAIN_SYSTEM_PROMPTS = (
+    "You are a helpful assistant.", "You are brim, a helpful assistant.", "You are a helpful AI assistant.",
+    "Be helpful.",
+    "You are a friendly assistant.", "Answer the user's questions.", "You answer briefly.", "You are an assistant.",
+)  # fmt: skip
+PLAIN_SYSTEM_SHARE = 0.12
+LONG_SHARE = 0.006
+MEDIUM_SHARE = 0.05
+LONG_CHARACTERS = 5000
+
+
+def draw(rng: Random, category: str, *, held_out: bool) -> Example:
+    """Return a random example of a category from the training side or from the evaluation side."""
+    kinds = MIXTURE[category]
+    while True:
+        example = rng.choices(list(kinds), weights=list(kinds.values()))[0](rng)
+        if example.held_out == held_out:
+            return example
+
+
+def training_examples(seed: int) -> Iterator[Example]:
+    """Yield training examples without end, the same ones for the same seed; none of them is held out."""
+    rng = Random(seed)
+    categories = list(MIXTURE)
+    weights = [sum(kinds.values()) for kinds in MIXTURE.values()]
+    while True:
+        roll = rng.random()
+        if roll < LONG_SHARE:
+            yield _joined(rng, rng.randint(LONG_CHARACTERS // 4, LONG_CHARACTERS))
+        elif roll < LONG_SHARE + MEDIUM_SHARE:
+            yield _joined(rng, rng.randint(200, 900))
+        else:
+            yield _with_system(rng, draw(rng, rng.choices(categories, weights)[0], held_out=False))
+
+
+def _with_system(rng: Random, example: Example) -> Example:
+    """Give an example that has no system prompt one that changes nothing, now and then."""
+    if example.plain or example.messages[0]["role"] == "system" or rng.random() >= PLAIN_SYSTEM_SHARE:
+        return example
+    return Example((system(rng.choice(PLAIN_SYSTEM_PROMPTS)), *example.messages), False, example.tools)
+
+
+def _joined(rng: Random, characters: int) -> Example:
+    """Return one conversation of unrelated exchanges of about so many characters, for the positions far out."""
+    messages: list[Message] = []
+    while sum(len(message["content"]) for message in messages) < characters:
+        category = rng.choice(("facts", "facts", "arithmetic", "json", "memory", "brim", "stories"))
+        example = draw(rng, category, held_out=False)
+        if not example.plain:
+            messages += [_without_thought(message) for message in example.messages]
+    return Example(tuple(messages))
+
+
+def _without_thought(message: Message) -> Message:
+    return assistant(message["content"]) if message["role"] == "assistant" else message

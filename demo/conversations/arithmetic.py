@@ -1,0 +1,143 @@
+"""Sums within a small stated range: addition and subtraction of 0 to 12, multiplication of 0 to 10."""
+
+from dataclasses import dataclass
+from random import Random
+
+from demo.conversations.names import person
+from demo.example import Example, assistant, is_held_out, user
+from demo.world import OBJECTS
+
+LARGEST_TERM = 12
+LARGEST_FACTOR = 10
+DRILL_SUMS = 23
+WORDS = {"+": "plus", "-": "minus", "*": "times"}
+WORDINGS = (
+    "What is {e}?", "Calculate {e}.", "{e}", "{e} = ?", "How much is {e}?", "Work out {e}.", "Tell me {e}.",
+    "Compute {e}.",
+    "What does {e} make?", "What do you get for {e}?", "Please work out {e}.", "Solve {e}.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Two operands and an operator."""
+
+    left: int
+    operator: str
+    right: int
+
+    @property
+    def result(self) -> int:
+        """What the sum comes to."""
+        match self.operator:
+            case "+":
+                return self.left + self.right
+            case "-":
+                return self.left - self.right
+            case _:
+                return self.left * self.right
+
+    @property
+    def equation(self) -> str:
+        """The sum with its result, the form of every answer."""
+        return f"{self.left} {self.operator} {self.right} = {self.result}"
+
+    @property
+    def held_out(self) -> bool:
+        """True where this pair of operands is never trained on, in no wording; of a mirrored pair at most one is."""
+        key = f"sum {self.left} {self.operator} {self.right}"
+        mirrored = f"sum {self.right} {self.operator} {self.left}"
+        if self.left == self.right:
+            return False
+        return is_held_out(key) and (self.operator == "-" or self.left > self.right or not is_held_out(mirrored))
+
+    def spoken(self, rng: Random) -> str:
+        """Return the sum as a question writes it: with symbols, spaced or not, or with words."""
+        roll = rng.random()
+        if roll < 0.5:
+            return f"{self.left} {self.operator} {self.right}"
+        if roll < 0.65:
+            return f"{self.left}{self.operator}{self.right}"
+        return f"{self.left} {WORDS[self.operator]} {self.right}"
+
+
+def draw_sum(rng: Random, operators: str = "++--*") -> Sum:
+    """Return a random sum in range; results are never negative."""
+    operator = rng.choice(operators)
+    largest = LARGEST_FACTOR if operator == "*" else LARGEST_TERM
+    left, right = rng.randint(0, largest), rng.randint(0, largest)
+    if operator == "-" and left < right:
+        left, right = right, left
+    return Sum(left, operator, right)
+
+
+def known_sum(rng: Random, operators: str = "++--*") -> Sum:
+    """Return a random sum that may be trained on."""
+    while (drawn := draw_sum(rng, operators)).held_out:
+        pass
+    return drawn
+
+
+def single(rng: Random) -> Example:
+    """One sum in one of many wordings, sometimes with its thought in front."""
+    drawn = draw_sum(rng)
+    thought = f"This is a sum. {drawn.equation}." if rng.random() < 0.08 else ""
+    question = rng.choice(WORDINGS).format(e=drawn.spoken(rng))
+    return Example((user(question), assistant(drawn.equation + ".", thought)), drawn.held_out)
+
+
+def several(rng: Random) -> Example:
+    """Three to eight sums in one question."""
+    sums = [draw_sum(rng) for _ in range(rng.randint(3, 8))]
+    question = rng.choice(("Work out ", "Calculate ", "What are ", "Solve ")) + ", ".join(
+        each.spoken(rng) for each in sums
+    )
+    answer = ", ".join(each.equation for each in sums)
+    return Example((user(question + "."), assistant(answer + ".")), any(each.held_out for each in sums))
+
+
+def drill(rng: Random) -> Example:
+    """A page of equations without chat markers: many sums in few tokens, of which only the results are learned."""
+    return Example((assistant(" ".join(known_sum(rng).equation + "." for _ in range(DRILL_SUMS))),), plain=True)
+
+
+def word_problem(rng: Random) -> Example:
+    """A sum told as a little story."""
+    drawn = draw_sum(rng, "+-")
+    name, things = person(rng), rng.choice(OBJECTS)
+    if drawn.operator == "+":
+        told = rng.choice((
+            f"{name} has {drawn.left} {things} and gets {drawn.right} more.",
+            f"{name} has {drawn.left} {things} and finds {drawn.right} more.",
+            f"{name} buys {drawn.left} {things} and then {drawn.right} more.",
+        ))  # fmt: skip
+    else:
+        told = rng.choice((
+            f"{name} has {drawn.left} {things} and gives away {drawn.right}.",
+            f"{name} has {drawn.left} {things} and loses {drawn.right}.",
+            f"{name} had {drawn.left} {things} and sold {drawn.right}.",
+        ))  # fmt: skip
+    asked = rng.choice(
+        (f"How many {things} does {name} have now?", f"How many {things} are there now?", "How many is that?")
+    )
+    answer = f"{drawn.equation}, so {name} has {drawn.result} {things}."
+    return Example((user(f"{told} {asked}"), assistant(answer)), drawn.held_out)
+
+
+def running_total(rng: Random) -> Example:
+    """A sum whose result the next question builds on."""
+    first = draw_sum(rng, "+-")
+    while first.result > LARGEST_TERM:
+        first = draw_sum(rng, "+-")
+    step = rng.randint(0, LARGEST_TERM)
+    if rng.random() < 0.5 or step > first.result:
+        second = Sum(first.result, "+", step)
+        ask = rng.choice((f"Add {step} to that.", f"And {step} more?", f"Plus {step}?", f"Now add {step}."))
+    else:
+        second = Sum(first.result, "-", step)
+        ask = rng.choice(
+            (f"Subtract {step} from that.", f"And {step} less?", f"Minus {step}?", f"Now take away {step}.")
+        )
+    question = rng.choice(WORDINGS).format(e=first.spoken(rng))
+    messages = (user(question), assistant(first.equation + "."), user(ask), assistant(second.equation + "."))
+    return Example(messages, first.held_out or second.held_out)
