@@ -1,5 +1,6 @@
 """POST /v1/completions: text in, its continuation out."""
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.openai.completion_request import CompletionRequest
-from server.api.openai.generation import gather_choices
+from server.api.openai.generation import Choice, gather_choices
 from server.api.openai.output import (
     ChunkWriter,
     Finish,
@@ -27,7 +28,7 @@ from server.api.openai.output import (
     timings,
 )
 from server.api.streaming import DONE_EVENT, error_event, gather, merge, stream_events, while_connected
-from server.engine.messages import Delta, Done, Generate, Usage
+from server.engine.messages import Delta, Done, Generate, TokenLogprob, Usage
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 
@@ -59,10 +60,12 @@ class Completion(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True)
 class _Job:
-    """One prompt of a request, and the text before its continuation where that is wanted back (`echo`)."""
+    """One prompt of a request, and what comes before its continuation where that is wanted back (`echo`)."""
 
     request: Generate
-    echo: str
+    echo: str = ""
+    first: tuple[TokenLogprob, ...] = ()
+    """The prompt's first token, for which the engine has no log-probability."""
 
     def logprob_writer(self) -> TextLogprobWriter:
         """Counts offsets from the prompt's beginning."""
@@ -83,11 +86,20 @@ async def _jobs(body: CompletionRequest, model: LoadedModel, context: Context) -
     for prompt in body.prompts():
         request = body.generate(prompt, model, context.partition)
         context.log_prompt(model.name, request)
-        echo = ""
         if body.echo:
             echo = prompt if isinstance(prompt, str) else await model.engine.detokenize(prompt)
-        jobs.append(_Job(request, echo))
+            jobs.append(_Job(request, echo, await _first_token(prompt, model) if request.prompt_logprobs else ()))
+        else:
+            jobs.append(_Job(request))
     return jobs
+
+
+async def _first_token(prompt: str | list[int], model: LoadedModel) -> tuple[TokenLogprob, ...]:
+    if isinstance(prompt, str) and model.info.add_bos:
+        return ()  # the first one is the model's own, and no part of the text
+    text = prompt if isinstance(prompt, str) else await model.engine.detokenize(prompt[:1])
+    found = await model.engine.tokenize(text, pieces=True)
+    return tuple(TokenLogprob(*pair, math.nan) for pair in zip(found.tokens[:1], found.pieces, strict=False))
 
 
 async def _answer(body: CompletionRequest, context: Context) -> bytes:
@@ -99,7 +111,7 @@ async def _answer(body: CompletionRequest, context: Context) -> bytes:
             text=job.echo + choice.text,
             index=number * job.request.n + index,
             finish_reason=finish_reason(choice.finish),
-            logprobs=job.logprob_writer().write(choice.logprobs) if body.logprobs is not None else None,
+            logprobs=_logprobs(job, choice, answer[0]) if body.logprobs is not None else None,
         )
         for number, (job, (answer, _)) in enumerate(zip(jobs, answers, strict=True))
         for index, choice in enumerate(answer)
@@ -118,13 +130,17 @@ async def _answer(body: CompletionRequest, context: Context) -> bytes:
     return encode(completion)
 
 
+def _logprobs(job: _Job, choice: Choice, first: Choice) -> TextLogprobs:
+    return job.logprob_writer().write([*job.first, *first.prompt_logprobs, *choice.logprobs])
+
+
 async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[bytes]:
     model = await context.manager.get(body.model)
     jobs = await _jobs(body, model, context)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     chunks = ChunkWriter("cmpl", "text_completion", model, with_usage=with_usage)
     n = body.n or 1
-    echoes = [job.echo for job in jobs for _ in range(n)]
+    unbegun = {number * n + index: job for number, job in enumerate(jobs) for index in range(n)}
     writers = [job.logprob_writer() for job in jobs for _ in range(n)] if body.logprobs is not None else []
     usages: list[Usage] = []
     begun = False
@@ -135,9 +151,12 @@ async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[b
                     usages.append(item.usage)
                     continue
                 index = number * n + item.index
-                text, echoes[index] = echoes[index] + item.text, ""
-                delta = structs.replace(item, index=index, text=text)
-                if event := _events_of(delta, chunks, writers[index] if writers else None):
+                delta = structs.replace(item, index=index)
+                if job := unbegun.pop(index, None):
+                    delta = structs.replace(
+                        delta, text=job.echo + delta.text, prompt_logprobs=[*job.first, *delta.prompt_logprobs]
+                    )
+                if event := _event_of(delta, chunks, writers[index] if writers else None):
                     begun = True
                     yield event
         except RequestError as error:
@@ -150,7 +169,7 @@ async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[b
     yield DONE_EVENT
 
 
-def _events_of(delta: Delta, chunks: ChunkWriter, writer: TextLogprobWriter | None) -> bytes:
+def _event_of(delta: Delta, chunks: ChunkWriter, writer: TextLogprobWriter | None) -> bytes:
     """The event that tells of a delta, or nothing while it holds nothing to tell."""
     if not (delta.text or delta.logprobs or delta.prompt_logprobs or delta.finish):
         return b""

@@ -19,6 +19,8 @@ class Choice:
 
     pieces: list[str] = field(default_factory=list[str])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    """The engine gives them with the first choice only."""
     finish: FinishReason = "stop"
 
     @property
@@ -38,7 +40,8 @@ async def gather_choices(engine: Engine, request: Generate) -> tuple[list[Choice
                 continue
             choice = choices[item.index]
             choice.pieces.append(item.text)
-            choice.logprobs += item.prompt_logprobs + item.logprobs
+            choice.logprobs += item.logprobs
+            choice.prompt_logprobs += item.prompt_logprobs
             if item.finish is not None:
                 choice.finish = item.finish
     return choices, usage
