@@ -1,7 +1,7 @@
 # `make` does its own set-up: see .ci/bootstrap.py. Once that is done, its check takes a tenth of a second.
 
 BIN := .venv/bin
-PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
 SET_UP = @$(PYTHON) .ci/bootstrap.py
 ARGS ?=
 PYTEST_ARGS ?=
@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 .PHONY: help setup serve test test-slow check format demo-model bench bench-peers docker-test lock clean
 
 help: ## list these
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## set up .venv, and nothing else
 	$(SET_UP)

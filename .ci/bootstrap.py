@@ -77,8 +77,9 @@ class Environment:
     def steps(self) -> list[Step]:
         """All steps, each one building on those before it."""
         pyproject = (ROOT / "pyproject.toml").read_text()
+        python = ".".join(map(str, sys.version_info[:2]))
         steps = [
-            Step("environment", (sys.version, sys.base_prefix, str(self.venv)), self.create),
+            Step("environment", (python, sys.base_prefix, str(self.venv)), self.create),
             Step("packages", (self.packages,), lambda: self.install_locked("what brim needs", self.packages)),
             Step("engine", (self.engine.key,), self.install_engine),
             Step("project", (pyproject, str(ROOT), str(self.editable)), self.install_project),
