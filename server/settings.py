@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,9 @@ from server.errors import BrimError
 from server.sizes import Size
 
 LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
+LARGEST_DEFAULT_DISK_CACHE = 16 * 1024**3
+FREE_DISK_WORTH_USING = 10 * 1000**3
+"""Below so many free bytes, nothing is cached on disk unless asked for."""
 
 
 def _split_commas(value: Any) -> Any:
@@ -51,6 +55,11 @@ def _default_ram_cache() -> int:
     return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT_RAM_CACHE)
 
 
+def _default_disk_cache() -> int:
+    free = shutil.disk_usage(next(folder for folder in _in_home("kv").parents if folder.exists())).free
+    return min(free // 10, LARGEST_DEFAULT_DISK_CACHE) if free >= FREE_DISK_WORTH_USING else 0
+
+
 class Settings(BaseSettings):
     """Everything `brim serve` can be told. Sizes are in bytes, lengths in tokens, times in seconds."""
 
@@ -67,7 +76,7 @@ class Settings(BaseSettings):
     vram_budget: Size | None = None
     kv_type: Literal["f16", "q8_0", "q4_0", "f32"] = "f16"
     cache_ram: Size = Field(default_factory=_default_ram_cache)
-    cache_disk: Size = 0
+    cache_disk: Size = Field(default_factory=_default_disk_cache)
     rpc: CommaList = ()
     api_key: CommaList = Field((), repr=False)
     no_key: bool = False
@@ -77,6 +86,10 @@ class Settings(BaseSettings):
     allowed_origins: CommaList = ()
     """Origins of web pages, beside local ones, that may call the server."""
     draft: str | None = None
+    lookup: bool = True
+    """Speculate by prompt lookup while it pays."""
+    kv_unified: bool | None = None
+    """One pool of KV cells for all requests, or a buffer for each; None leaves it to brim."""
     threads: int = Field(0, ge=0)
     log_prompts: bool = False
     debug: bool = False

@@ -44,6 +44,10 @@ def serve(
     api_key: Annotated[list[str] | None, Option(help="Key that clients must send; may be repeated.")] = None,
     no_key: Annotated[bool | None, Option("--no-key", help="Let other machines in without a key.")] = None,
     draft: Annotated[str | None, Option(metavar="MODEL", help="Small model that proposes tokens.")] = None,
+    lookup: Annotated[bool | None, Option("--lookup/--no-lookup", help="Propose tokens by prompt lookup.")] = None,
+    kv_unified: Annotated[
+        bool | None, Option("--kv-unified/--kv-split", help="One pool of KV cells, or a buffer for each request.")
+    ] = None,
     threads: Annotated[int | None, Option(help="CPU threads; chosen by measurement by default.")] = None,
     log_prompts: Annotated[bool | None, Option("--log-prompts", help="Write prompts to the log.")] = None,
     grace: Annotated[float | None, Option(metavar="SECONDS", help="Time for requests to end on SIGTERM.")] = None,
@@ -68,6 +72,8 @@ def serve(
         "api_key": tuple(api_key) if api_key else None,
         "no_key": no_key,
         "draft": draft,
+        "lookup": lookup,
+        "kv_unified": kv_unified,
         "threads": threads,
         "log_prompts": log_prompts,
         "grace": grace,

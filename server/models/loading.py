@@ -103,6 +103,7 @@ def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
         kv_type=chosen("kv_type", own.kv_type),
         gpu_layers=chosen("gpu_layers", own.num_gpu),
         vram_budget=settings.vram_budget,
+        kv_unified=settings.kv_unified,
     )
     choice = choose(source.path, wish, rpc=settings.rpc)
     draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
@@ -122,4 +123,6 @@ def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
         cache_dir=str(settings.cache_dir),
         state_dir=str(settings.state_dir),
         draft_path=str(draft or ""),
+        lookup=settings.lookup,
+        kv_unified=settings.kv_unified,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from dataclasses import dataclass, field
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converter import convert
 from server.engine.messages import Delta, Generate, Sampling, TokenLogprob, Usage
 from server.errors import LoadError, RequestError
+from tests.engine.conftest import SHAPE
+from tests.reference.random_checkpoint import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +34,7 @@ class Answer:
     finish: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    usage: Usage = Usage(prompt_tokens=0, completion_tokens=0)
+    usage: Usage = field(default_factory=lambda: Usage(prompt_tokens=0, completion_tokens=0))
 
 
 async def ask(engine: Engine, prompt: list[int] | str, tokens: int = 24, **fields: Any) -> Answer:
@@ -55,7 +59,7 @@ model's log-probabilities by some 0.001; two tokens that lie closer than this ma
 
 
 def assert_equal_up_to_ties(one: list[TokenLogprob], other: list[TokenLogprob]) -> None:
-    """The same tokens, at least until two candidates lie so close that rounding decides; what follows then is not compared."""
+    """The same tokens, until two candidates lie so close that rounding decides; what follows is not compared."""
     for a, b in zip(one, other, strict=True):
         assert a.logprob == pytest.approx(b.logprob, abs=TIE)
         if a.token != b.token:
@@ -135,6 +139,27 @@ async def test_speculation_changes_nothing_but_the_number_of_steps(start_engine:
     expected = await ask(plain, repetitive, 200, sampling=sampled)
     found = await ask(guessing, repetitive, 200, sampling=sampled)
     assert found.tokens == expected.tokens
+
+
+async def test_a_draft_changes_nothing_but_the_number_of_steps(start_engine: StartEngine, random_gguf: Path) -> None:
+    plain = await start_engine(lookup=False)
+    drafting = await start_engine(lookup=False, draft_path=str(random_gguf))
+    prompts = [PROMPT[i : i + 30] for i in range(4)]
+    expected = [await ask(plain, prompt, 60) for prompt in prompts]
+    found = await asyncio.gather(*(ask(drafting, prompt, 60) for prompt in prompts))
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
+    drafted = sum(answer.usage.drafted_tokens for answer in found)
+    accepted = sum(answer.usage.accepted_tokens for answer in found)
+    assert drafted > 0
+    assert accepted > 0.9 * drafted, "a model disagrees with itself"
+
+
+async def test_a_draft_of_another_vocabulary_is_refused(start_engine: StartEngine, tmp_path: Path) -> None:
+    shape = dataclasses.replace(SHAPE, vocabulary=400)
+    other = tmp_path / "other.gguf"
+    convert(make_checkpoint(tmp_path / "other", shape, dtype="F32"), other, "F32")
+    with pytest.raises(LoadError, match="a draft must share the model's tokenizer"):
+        await start_engine(draft_path=str(other))
 
 
 async def test_nothing_crosses_a_partition(start_engine: StartEngine) -> None:
