@@ -1,7 +1,7 @@
 """Which KV cells of a unified context are in use: a ledger of who shares what.
 
-llama.cpp counts its cells itself but tells nobody, so the same bookkeeping is kept here: a cell is used while at least one
-sequence holds it. The numbers stand for cells; they are not llama.cpp's own places.
+llama.cpp counts its cells itself but tells nobody, so the same bookkeeping is kept here: a cell is used while at
+least one sequence holds it. The numbers stand for cells; they are not llama.cpp's own places.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The server's side of a model's worker: start it, submit requests, stream what comes back, notice when it dies.
 
-The worker is a child process of its own (`server.engine.worker`); the two talk over a pair of ZeroMQ sockets in a private
-folder. Nothing here imports llama.cpp.
+The worker is a child process of its own (`server.engine.worker`); the two talk over a pair of ZeroMQ sockets in a
+private folder. Nothing here imports llama.cpp.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Answer = Tokens | Text | Embeddings | Stats
 
 
 class _Stream:
-    """The undelivered results of one request. Deltas of one choice merge while nobody reads, so a slow reader costs no queue."""
+    """One request's undelivered results. Deltas of a choice merge while nobody reads: a slow reader costs no queue."""
 
     def __init__(self) -> None:
         self._waiting: deque[Delta | Done | RequestError] = deque()
@@ -107,7 +107,7 @@ class Engine:
         self._folder = folder
         self._context = zmq.asyncio.Context()
         self._push: zmq.asyncio.Socket = self._context.socket(zmq.PUSH)
-        self._push_now: zmq.Socket[bytes] = zmq.Socket.shadow(self._push)
+        self._push_now: zmq.Socket[bytes] = zmq.Socket(shadow=self._push)
         self._pull: zmq.asyncio.Socket = self._context.socket(zmq.PULL)
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
@@ -181,7 +181,7 @@ class Engine:
         self._tasks.append(asyncio.create_task(self._watch()))
 
     async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
-        """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels the request.
+        """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels it.
 
         Raises:
             RequestError: the worker refused the request, or died while answering it.
@@ -222,7 +222,7 @@ class Engine:
         return answer.text
 
     async def embed(self, inputs: list[str | list[int]]) -> Embeddings:
-        """Embed texts or token lists. Raises RequestError where the model gives no embeddings or an input is too long."""
+        """Embed texts or token lists. Raises RequestError where the model has no embeddings or an input is too long."""
         number = next(self._ids)
         answer = await self._ask(number, Embed(id=number, inputs=inputs))
         assert isinstance(answer, Embeddings)

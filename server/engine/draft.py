@@ -46,8 +46,8 @@ class DraftModel:
         self._model = Model(own, lambda _: None)
         if self._model.vocab.size != vocab.size or self._model.vocab.end_tokens != vocab.end_tokens:
             raise LoadError(
-                f"{spec.draft_path} has another vocabulary than {spec.name} ({self._model.vocab.size} tokens instead of "
-                f"{vocab.size}); a draft must share the model's tokenizer"
+                f"{spec.draft_path} has another vocabulary than {spec.name} ({self._model.vocab.size} tokens instead "
+                f"of {vocab.size}); a draft must share the model's tokenizer"
             )
         shape = ContextShape(
             cells=context * spec.parallel, sequences=spec.parallel, unified=False, batch=512, ubatch=512

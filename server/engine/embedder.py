@@ -1,4 +1,4 @@
-"""Embeddings: several inputs in one batch, pooled by llama.cpp as the model was trained for, or given token by token."""
+"""Embeddings: several inputs in one batch, pooled by llama.cpp as the model was trained for, or one for each token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The KV state of all sequences, in three tiers: which sequence of the device holds what, and what lies in RAM and on disk.
+"""The KV state of all sequences, in three tiers: what each of the device's sequences holds, what lies in RAM, what on disk.
 
 The scheduler opens an entry for a prompt, advances it as tokens are computed and closes it; what others can reuse of it is
 decided here. States that leave the device go to RAM, what RAM cannot hold goes to disk, each tier's least recently used first,
@@ -36,17 +36,33 @@ WORTH_WAITING = 16
 class Memory(Protocol):
     """The device's sequences, as `server.engine.llama.Context` offers them."""
 
-    def drop(self, sequence: int, start: int = 0) -> bool: ...
-    def copy(self, source: int, target: int) -> None: ...
-    def share(self, source: int, target: int, length: int) -> None: ...
-    def save_state(self, sequence: int) -> State: ...
-    def restore_state(self, sequence: int, data: State) -> bool: ...
+    def drop(self, sequence: int, start: int = 0) -> bool:
+        """Forget a sequence's state from position `start` on. False where the model cannot drop a part."""
+        ...
+
+    def copy(self, source: int, target: int) -> None:
+        """Make an empty sequence `target` share (unified) or repeat (split) all of `source`."""
+        ...
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """In a unified context: make `target` share the first `length` positions of `source`."""
+        ...
+
+    def save_state(self, sequence: int) -> State:
+        """A copy of a sequence's state."""
+        ...
+
+    def restore_state(self, sequence: int, data: State) -> bool:
+        """Replace a sequence's state by a saved one. False where it does not fit; the sequence is then empty."""
+        ...
 
 
 class Clock(Protocol):
     """Seconds that only grow."""
 
-    def __call__(self) -> float: ...
+    def __call__(self) -> float:
+        """The time now; only differences mean something."""
+        ...
 
 
 class NotNow(Enum):
@@ -144,7 +160,7 @@ class KvCache:
         return entry
 
     def reserve(self, entry: Entry, tokens: int) -> bool:
-        """Make sure that `tokens` more of an entry can be computed, evicting what is idle. False where nothing is left to evict."""
+        """Make room for `tokens` more of an entry, evicting what is idle. False where nothing is left to evict."""
         return not self.layout.unified or self._make_room(tokens, keep=entry)
 
     def advance(self, entry: Entry, tokens: int) -> None:

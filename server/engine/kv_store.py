@@ -1,9 +1,9 @@
 """The disk tier: states of sequences in files that outlive the process.
 
-A file is a magic line, a MessagePack header and the state. Its name is the digest of what it stands for; it is written under a
-temporary name, synced and renamed, by a thread of its own, so the decoding thread never waits for a disk. A file that is torn,
-corrupt, of another version or made for another key (model, adapters, KV type, RoPE, llama.cpp build) is deleted with one line
-in the log and never loaded.
+A file is a magic line, a MessagePack header and the state. Its name is the digest of what it stands for; it is
+written under a temporary name, synced and renamed, by a thread of its own, so the decoding thread never waits for a
+disk. A file that is torn, corrupt, of another version or made for another key (model, adapters, KV type, RoPE,
+llama.cpp build) is deleted with one line in the log and never loaded.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _override_list(overrides: Sequence[tuple[str, str]]) -> ctypes.Array[_Tensor
 class Vocab:
     """A model's vocabulary: text to token ids and back. Safe to use from several threads."""
 
-    def __init__(self, pointer: ctypes.c_void_p) -> None:
+    def __init__(self, pointer: ll.llama_vocab_p) -> None:
         self._pointer = pointer
         self.size: int = ll.llama_vocab_n_tokens(pointer)
         self.add_bos = bool(ll.llama_vocab_get_add_bos(pointer))
@@ -193,10 +193,10 @@ class Model:
         devices = _device_list(placement.devices)
         overrides = _override_list(placement.tensor_overrides)
         split = (ctypes.c_float * max(ll.llama_max_devices(), len(placement.tensor_split)))(*placement.tensor_split)
-        params.devices = ctypes.cast(devices, ctypes.c_void_p)
+        params.devices = _address(devices)
         params.n_gpu_layers = placement.n_gpu_layers
         if placement.tensor_overrides:
-            params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+            params.tensor_buft_overrides = _address(overrides)
         if placement.tensor_split:
             params.tensor_split = split
 
@@ -205,10 +205,13 @@ class Model:
             return True
 
         params.progress_callback = ll.llama_progress_callback(progress)
-        self.pointer = ll.llama_model_load_from_file(spec.path.encode(), params)
-        if not self.pointer:
+        pointer = ll.llama_model_load_from_file(spec.path.encode(), params)
+        if not pointer:
             raise _load_error(f"{spec.path} could not be loaded")
-        self.vocab = Vocab(ll.llama_model_get_vocab(self.pointer))
+        self.pointer = pointer
+        vocab = ll.llama_model_get_vocab(pointer)
+        assert vocab
+        self.vocab = Vocab(vocab)
         self.n_layers: int = ll.llama_model_n_layer(self.pointer)
         self.n_embd: int = ll.llama_model_n_embd(self.pointer)
         self.n_embd_out: int = ll.llama_model_n_embd_out(self.pointer)
@@ -225,19 +228,19 @@ class Model:
 
     def metadata(self, key: str) -> str | None:
         """A metadata value of the file as text, or None."""
-        buffer = ctypes.create_string_buffer(256)
+        buffer = _text_buffer(256)
         n = ll.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
         if n < 0:
             return None
         if n >= len(buffer):
-            buffer = ctypes.create_string_buffer(n + 1)
+            buffer = _text_buffer(n + 1)
             ll.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
     @property
     def description(self) -> str:
         """Architecture, size and type in a few words."""
-        buffer = ctypes.create_string_buffer(128)
+        buffer = _text_buffer(128)
         ll.llama_model_desc(self.pointer, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
@@ -300,14 +303,16 @@ class Context:
             params.pooling_type = POOLING[spec.pooling]
         params.rope_freq_base = spec.rope_freq_base
         params.rope_freq_scale = spec.rope_freq_scale
-        self.pointer = ll.llama_init_from_model(model.pointer, params)
-        if not self.pointer:
+        pointer = ll.llama_init_from_model(model.pointer, params)
+        if not pointer:
             raise _load_error(f"there is no room for a context of {shape.cells} tokens beside {spec.name}")
+        self.pointer = pointer
         self.shape = shape
         self.model = model
         self._apply_adapters(spec)
-        self._memory = ll.llama_get_memory(self.pointer)
-        names = {number: name for name, number in POOLING.items()}
+        # null in a model without KV state, which llama.cpp's functions accept
+        self._memory: Any = ll.llama_get_memory(self.pointer)
+        names: dict[int, Pooling] = {number: name for name, number in POOLING.items()}
         self.pooling: Pooling = names.get(ll.llama_pooling_type(self.pointer), "none")
         self._n_vocab = model.vocab.size
         self._batch = _Batch(shape.batch)
@@ -357,7 +362,7 @@ class Context:
         return status == 0
 
     def logits(self, rows: int) -> Logits:
-        """The logits of the last batch's outputs, as a writable view [rows, vocabulary]. Valid until the next decode."""
+        """The last batch's logits where wanted: a writable view [rows, vocabulary], valid until the next decode."""
         pointer = ll.llama_get_logits(self.pointer)
         return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
 
@@ -389,18 +394,20 @@ class Context:
 
     def state_size(self, sequence: int) -> int:
         """Bytes of a sequence's state."""
-        return ll.llama_state_seq_get_size(self.pointer, sequence)
+        return ll.llama_state_seq_get_size(self.pointer, ll.llama_seq_id(sequence))
 
     def save_state(self, sequence: int) -> npt.NDArray[np.uint8]:
         """A copy of a sequence's state."""
         size = self.state_size(sequence)
         data = np.empty(size, np.uint8)
-        written = ll.llama_state_seq_get_data(self.pointer, _pointer(data, ctypes.c_uint8), size, sequence)
+        target = _pointer(data, ctypes.c_uint8)
+        written = ll.llama_state_seq_get_data(self.pointer, target, size, ll.llama_seq_id(sequence))
         return data[:written]
 
     def restore_state(self, sequence: int, data: npt.NDArray[np.uint8]) -> bool:
         """Replace a sequence's state by a saved one. False where it does not fit; the sequence is then empty."""
-        read = ll.llama_state_seq_set_data(self.pointer, _pointer(data, ctypes.c_uint8), data.nbytes, sequence)
+        source = _pointer(data, ctypes.c_uint8)
+        read = ll.llama_state_seq_set_data(self.pointer, source, data.nbytes, ll.llama_seq_id(sequence))
         if read == 0:
             self.drop(sequence)
         return read > 0
@@ -441,3 +448,13 @@ class _Batch:
 
 def _pointer(array: npt.NDArray[Any], kind: type) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
+
+
+def _address(array: ctypes.Array[Any]) -> Any:
+    """The array as void*, which is how llama_cpp declares fields that are arrays in llama.h."""
+    return ctypes.cast(array, ctypes.c_void_p)
+
+
+def _text_buffer(size: int) -> Any:
+    """A char array to be written to; llama_cpp's annotations ask for bytes there, which cannot be."""
+    return ctypes.create_string_buffer(size)

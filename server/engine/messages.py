@@ -19,8 +19,8 @@ Pooling = Literal["none", "mean", "cls", "last", "rank"]
 class Placement(Struct, frozen=True, kw_only=True):
     """Where a model's parts go. Made by the planner; the worker obeys it.
 
-    `devices` are ggml device names in llama.cpp's order (`CUDA0`, `RPC0`); empty means the CPU alone. `tensor_split` has one
-    weight per device. `tensor_overrides` are pairs of a tensor-name regex and a buffer-type name (`CPU`).
+    `devices` are ggml device names in llama.cpp's order (`CUDA0`, `RPC0`); empty means the CPU alone. `tensor_split`
+    has one weight per device. `tensor_overrides` are pairs of a tensor-name regex and a buffer-type name (`CPU`).
     """
 
     devices: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     frequency_penalty: float = 0.0
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
-    """How many of the latest tokens the repeat penalty looks at; the other two count generated tokens, as OpenAI's do."""
+    """How many of the latest tokens the repeat penalty sees; the other two count generated tokens, as OpenAI's do."""
     logit_bias: dict[int, float] = field(default_factory=dict[int, float])
 
 
@@ -128,14 +128,18 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """Seconds from arrival after which generation ends with reason `time`."""
     cache_prompt: bool = True
     boundaries: list[int] = field(default_factory=list[int])
-    """Character offsets in a text prompt where a message ends: checkpoints for models that cannot drop part of a sequence."""
+    """Character offsets where a message ends in a text prompt: checkpoints for models whose state cannot be cut."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
+    """Stop generating for a request; nothing more is sent for it."""
+
     id: int
 
 
 class Tokenize(Struct, frozen=True, kw_only=True, tag=True):
+    """Ask for the token ids of a text, with `pieces` also for each token's bytes. Answered by `Tokens`."""
+
     id: int
     text: str
     add_special: bool = False
@@ -144,6 +148,8 @@ class Tokenize(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Detokenize(Struct, frozen=True, tag=True):
+    """Ask for the text of tokens. Answered by `Text`."""
+
     id: int
     tokens: list[int]
 
@@ -156,6 +162,8 @@ class Embed(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class GetStats(Struct, frozen=True, tag=True):
+    """Ask for the worker's figures. Answered by `Stats`."""
+
     id: int
 
 
@@ -204,20 +212,28 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
 
 class LoadProgress(Struct, frozen=True, tag=True):
+    """How far loading has come: `fraction`, 0 to 1, of the stage."""
+
     fraction: float
     stage: str = "loading weights"
 
 
 class Ready(Struct, frozen=True, tag=True):
+    """The model is loaded and takes requests."""
+
     info: ModelInfo
 
 
 class LoadFailed(Struct, frozen=True, tag=True):
+    """The model could not be loaded; the fields are those of `LoadError`. The worker then exits."""
+
     message: str
     out_of_memory: bool = False
 
 
 class TokenLogprob(Struct, frozen=True):
+    """A token's bytes and log-probability, and in `top` the likeliest tokens in its place."""
+
     token: int
     piece: bytes
     logprob: float
@@ -277,12 +293,16 @@ class Refused(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Tokens(Struct, frozen=True, tag=True):
+    """The answer to `Tokenize`; `pieces` is empty where they were not asked for."""
+
     id: int
     tokens: list[int]
     pieces: list[bytes] = field(default_factory=list[bytes])
 
 
 class Text(Struct, frozen=True, tag=True):
+    """The answer to `Detokenize`."""
+
     id: int
     text: str
 

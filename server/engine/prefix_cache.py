@@ -1,9 +1,9 @@
 """Which token prefixes have been computed, and where their KV state lies: a radix tree over token ids.
 
-An `Entry` is one run of tokens from a sequence's start whose state exists in one place: a sequence on the device, a buffer in
-host memory, or a file. The tree holds the entries of all tiers, a root for each partition, so that no lookup can cross from one
-partition into another. An edge carries a run of tokens; a node knows every entry whose tokens run through it, so the deepest
-node that a prompt reaches names what can be reused and how much of it.
+An `Entry` is one run of tokens from a sequence's start whose state exists in one place: a sequence on the device, a
+buffer in host memory, or a file. The tree holds the entries of all tiers, a root for each partition, so that no
+lookup can cross from one partition into another. An edge carries a run of tokens; a node knows every entry whose
+tokens run through it, so the deepest node that a prompt reaches names what can be reused and how much of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from server.engine.kv_store import StoredFile
 
 _COMPARED_AT_ONCE = 64
 
@@ -50,7 +55,7 @@ class Entry:
     users: int = 0
     last_used: int = 0
     sequence: int = -1
-    stored: object = None
+    stored: npt.NDArray[np.uint8] | StoredFile | None = None
     persisted: int = 0
     from_disk: bool = False
     node: Node | None = field(default=None, repr=False)
@@ -86,8 +91,8 @@ class PrefixCache:
     """The tree.
 
     Args:
-        truncatable: whether a state can be cut at any token. Where it cannot (recurrent models, sliding windows), an entry is
-            usable only as a whole.
+        truncatable: whether a state can be cut at any token. Where it cannot (recurrent models, sliding windows), an
+            entry is usable only as a whole.
     """
 
     def __init__(self, *, truncatable: bool = True) -> None:

@@ -44,7 +44,7 @@ class Runner:
     # requests
 
     def submit(self, request: Request) -> None:
-        """Take a request in. Raises QueueFull."""
+        """Take a request in. Raises QueueFullError."""
         self._scheduler.submit(request)
         self.requests[request.ask.id] = request
 

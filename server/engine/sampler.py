@@ -1,7 +1,7 @@
 """Choosing the next token from its logits.
 
-Greedy choices of a whole batch are one argmax. A request with a temperature, a penalty or a bias has a `Sampler` of its own, which
-works on its row alone and only on the few tokens that can still be chosen.
+Greedy choices of a whole batch are one argmax. A request with a temperature, a penalty or a bias has a `Sampler` of
+its own, which works on its row alone and only on the few tokens that can still be chosen.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class Sampler:
         if self._sampling.temperature <= 0:
             return int(row.argmax())
         tokens, probabilities = self._distribution(row)
-        at = np.searchsorted(probabilities.cumsum(), self._random.random() * probabilities.sum(), side="right")
-        return int(tokens[min(int(at), len(tokens) - 1)])
+        drawn = self._random.random() * float(probabilities.sum())
+        at = int(np.searchsorted(probabilities.cumsum(), drawn, side="right"))
+        return int(tokens[min(at, len(tokens) - 1)])
 
     def observe(self, token: int) -> None:
         """Take in a token that was generated."""
@@ -102,7 +103,7 @@ class Sampler:
             order = np.argsort(-logits, kind="stable")
             tokens, logits = tokens[order], logits[order]
             weights = np.exp(logits - top)
-            kept = int(np.searchsorted(weights.cumsum(), sampling.top_p * weights.sum())) + 1
+            kept = int(np.searchsorted(weights.cumsum(), sampling.top_p * float(weights.sum()))) + 1
             tokens, logits = tokens[:kept], logits[:kept]
         return tokens, np.exp((logits - top) / sampling.temperature)
 
@@ -110,8 +111,8 @@ class Sampler:
 def likeliest(row: Row, k: int) -> Indices:
     """The `k` tokens of the highest logits, in no order.
 
-    The k-th largest of all blocks' maxima is no larger than the k-th largest logit, so what lies below it can be left out
-    before anything is sorted: on 150,000 logits this takes half the time of a partition of them all.
+    The k-th largest of all blocks' maxima is no larger than the k-th largest logit, so what lies below it can be left
+    out before anything is sorted: on 150,000 logits this takes half the time of a partition of them all.
     """
     if k >= row.size:
         return np.arange(row.size)

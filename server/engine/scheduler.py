@@ -1,9 +1,10 @@
 """Which tokens of which sequences go into the next batch.
 
-Every step is one batch: first the next token of each running generation, then pieces of prompts up to a budget of tokens. The
-budget follows from measured speed: a step may last only so long that running generations do not stall, so a long prompt comes in
-beside them piece by piece. Requests are admitted in order of priority and arrival while there is room for their KV state; where
-cells run out, the youngest sequence gives up its place, is parked in RAM and goes on later.
+Every step is one batch: first the next token of each running generation, then pieces of prompts up to a budget of
+tokens. The budget follows from measured speed: a step may last only so long that running generations do not stall, so
+a long prompt comes in beside them piece by piece. Requests are admitted in order of priority and arrival while there
+is room for their KV state; where cells run out, the youngest sequence gives up its place, is parked in RAM and goes
+on later.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CELLS_KEPT_FOR_DECODING = 32
 """Room that a running sequence is expected to need soon, where others ask to be admitted."""
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """As many requests wait as may."""
 
 
@@ -34,11 +35,14 @@ class Proposer(Protocol):
 
     Attributes:
         name: tells its successes from others'.
-        cost: seconds that one guessed token takes, as measured.
     """
 
     name: str
-    cost: float
+
+    @property
+    def cost(self) -> float:
+        """Seconds that one guessed token takes, as measured."""
+        ...
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens, or none."""
@@ -89,9 +93,9 @@ class Scheduler:
         self._claimed = 0
 
     def submit(self, request: Request) -> None:
-        """Queue all choices of a request. Raises QueueFull, and then none is queued."""
+        """Queue all choices of a request. Raises QueueFullError, and then none is queued."""
         if len(self.waiting) + len(request.sequences) > self.limits.queue:
-            raise QueueFull
+            raise QueueFullError
         for sequence in request.sequences:
             insort(self.waiting, sequence, key=_turn)
 
@@ -107,7 +111,7 @@ class Scheduler:
         return sorted(still_there, key=_device_order)
 
     def commit(self, work: Work, accepted: int) -> None:
-        """Note that a batch has been computed: `accepted` of the work's drafts proved right, the others are forgotten."""
+        """Note that a batch has been computed: `accepted` of the work's drafts proved right, the rest are forgotten."""
         entry = work.sequence.entry
         assert entry
         right = work.tokens[len(work.tokens) - work.drafts :][:accepted]
@@ -265,5 +269,5 @@ def _turn(sequence: Sequence) -> tuple[int, float, int, int]:
 
 
 def _device_order(work: Work) -> int:
-    """Batches list sequences by their place: llama.cpp computes neighbouring buffers together and others one after the other."""
+    """Batches list sequences by place: llama.cpp computes neighbouring buffers together, others one by one."""
     return work.sequence.entry.sequence if work.sequence.entry else -1

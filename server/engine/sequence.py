@@ -40,7 +40,7 @@ class Request:
         return all(sequence.finish for sequence in self.sequences)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Sequence:
     """One choice of a request: its tokens, where their KV state is, and how its next token is chosen.
 

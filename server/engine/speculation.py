@@ -1,9 +1,12 @@
 """Proposing tokens that several positions of one batch can verify at once.
 
-Prompt lookup needs no second model: where the last few tokens have occurred before in the same sequence, what followed them
-then is proposed now. A small draft model proposes where lookup has nothing. How many to propose is decided from measurements: a
-proposal costs what a wider batch takes longer, and what drafting takes, and gains what the sequence's own acceptance promises.
-Source: Saxena, Prompt Lookup Decoding (2023); Leviathan et al., Fast Inference from Transformers via Speculative Decoding (2022).
+Prompt lookup needs no second model: where the last few tokens have occurred before in the same sequence, what
+followed them then is proposed now. A small draft model proposes where lookup has nothing. How many to propose is
+decided from measurements: a proposal costs what a wider batch takes longer, and what drafting takes, and gains what
+the sequence's own acceptance promises.
+
+Source: Saxena, Prompt Lookup Decoding (2023); Leviathan et al., Fast Inference from Transformers via Speculative
+Decoding (2022).
 """
 
 from __future__ import annotations
@@ -92,7 +95,7 @@ class StepTimes:
         return bool(self._by_width)
 
     def seconds(self, width: int) -> float:
-        """What a step of `width` tokens takes; between measurements a straight line, beyond them proportional to the last."""
+        """What a step of `width` tokens takes; a straight line between measurements, in proportion beyond the last."""
         known = sorted((w, w / rate.value) for w, rate in self._by_width.items())
         if not known:
             return float(width)

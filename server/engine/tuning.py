@@ -1,6 +1,7 @@
 """What a model costs on this machine: thread counts, the time of steps by width and the speed of prefill.
 
-Measured once when a model is first loaded, in about a second for a small one, and remembered for model, placement and machine.
+Measured once when a model is first loaded, in about a second for a small one, and remembered for model, placement and
+machine.
 """
 
 from __future__ import annotations

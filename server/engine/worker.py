@@ -1,7 +1,7 @@
 """A model's process: loads the model, then decodes until told to stop.
 
-Three threads: the intake receives and tokenizes, this one decodes, and the disk tier writes. The process ends by itself when its
-server is gone.
+Three threads: the intake receives and tokenizes, this one decodes, and the disk tier writes. The process ends by
+itself when its server is gone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from server.engine.messages import (
 )
 from server.engine.prefix_cache import Tier
 from server.engine.runner import Runner
-from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFull, Scheduler
+from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFullError, Scheduler
 from server.engine.sequence import Request
 from server.engine.tuning import Tuning, tune
 from server.errors import LoadError
@@ -124,6 +124,7 @@ class Worker:
         self._orders = orders
         self._stop_at: float | None = None
         self._stalled = False
+        self._worked_at = time.monotonic()
         self.model = Model(spec, _reporter(outbox))
         context_length = spec.context or self.model.context_train
         shape = _shape(spec, self.model, context_length)
@@ -216,6 +217,8 @@ class Worker:
                 self._outbox.send(expired)
             steps = self._step()
             self._stalled = steps is None
+            if steps:
+                self._worked_at = time.monotonic()
             if steps and (steps.deltas or steps.done):
                 self._outbox.send(steps)
             if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
@@ -243,11 +246,16 @@ class Worker:
             try:
                 order = self._orders.get(timeout=self._patience()) if self._patience() else self._orders.get_nowait()
             except queue.Empty:
-                if not self._runner.requests:
-                    self._cache.persist()
+                self._use_leisure()
                 return
             self._carry_out(order)
             self._stalled = False
+            self._use_leisure()  # questions about statistics must not keep it from its duty
+
+    def _use_leisure(self) -> None:
+        """Write an idle state to disk where nothing has been computed for a while."""
+        if not self._runner.requests and time.monotonic() - self._worked_at >= IDLE_WAIT:
+            self._cache.persist()
 
     def _patience(self) -> float:
         if self._scheduler.running or self._stop_at is not None:
@@ -278,7 +286,7 @@ class Worker:
             return
         try:
             self._runner.submit(request)
-        except QueueFull:
+        except QueueFullError:
             text = f"{self._spec.queue_limit} requests are waiting already; try again later"
             retry = max(1.0, len(self._scheduler.waiting) / max(1, self._spec.parallel))
             self._outbox.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=retry))
