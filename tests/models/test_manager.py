@@ -1,0 +1,159 @@
+"""The manager with real engines: loading, the store behind it, crashes, and what comes before a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from server.chat.template import ChatTemplate
+from server.engine.messages import Delta, Done, Generate, Sampling
+from server.errors import LoadError, RequestError
+from server.models.loading import LoadedModel
+from server.models.manager import ModelManager
+from server.models.resolve import ModelSource, resolve
+from server.models.store import Store
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from server.engine.client import Engine
+
+LOADED_WITHIN = 240.0
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("BRIM_HOME", str(tmp_path))
+    return Store.default()
+
+
+@pytest.fixture
+async def manager(store: Store) -> AsyncIterator[ModelManager]:
+    manager = ModelManager(Settings(cache_ram=0, threads=1, ctx=256, parallel=2), store)
+    yield manager
+    await manager.stop()
+
+
+def continuation(tokens: int) -> Generate:
+    greedy = Sampling(temperature=0)
+    return Generate(id=0, prompt="Once", max_tokens=tokens, ignore_eos=True, sampling=greedy)
+
+
+async def answer(model: LoadedModel, tokens: int = 3) -> str:
+    items = [item async for item in model.engine.generate(continuation(tokens))]
+    assert isinstance(items[-1], Done)
+    return "".join(item.text for item in items if isinstance(item, Delta))
+
+
+async def test_a_wanted_model_is_loaded_once_for_all_who_ask(
+    manager: ModelManager, store: Store, demo_gguf: Path
+) -> None:
+    manager.want(resolve(str(demo_gguf), store))
+    assert manager.statuses()[0].state == "loading"
+    models = await asyncio.gather(manager.get("demo"), manager.get(None), manager.get(""))
+    assert models[0] is models[1] is models[2]
+    assert [status.state for status in manager.statuses()] == ["ready"]
+    assert manager.loaded() == [models[0]]
+    assert await answer(models[0])
+    await manager.unload("demo")
+    assert manager.loaded() == []
+    assert not models[0].engine.alive
+    with pytest.raises(RequestError) as caught:
+        await manager.get("demo")  # it was a file of no store
+    assert caught.value.status == 404
+
+
+async def test_a_model_whose_process_dies_fails_its_requests_and_is_loaded_again(
+    manager: ModelManager, store: Store, demo_gguf: Path
+) -> None:
+    manager.want(resolve(str(demo_gguf), store))
+    first = await manager.get("demo")
+    text = await answer(first)
+    running = asyncio.create_task(answer(first, 240))
+    await asyncio.sleep(0)
+    os.kill(first.engine.pid, signal.SIGKILL)
+    with pytest.raises(RequestError) as caught:
+        await running
+    assert caught.value.status == 503
+    assert caught.value.retry_after
+    async with asyncio.timeout(LOADED_WITHIN):
+        while not manager.loaded():
+            await asyncio.sleep(0.05)
+    second = await manager.get("demo")
+    assert second.engine.pid != first.engine.pid
+    assert await answer(second) == text
+
+
+async def test_a_request_loads_the_model_of_the_store_that_it_names(
+    manager: ModelManager, store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    from server.models.create import create
+    from server.models.modelfile import parse
+
+    text = f'FROM {demo_gguf}\nPARAMETER temperature 0.25\nPARAMETER num_ctx 128\nSYSTEM "Be brief."\nMESSAGE user Hi\n'
+    create(store, "mine", parse(text), tmp_path)
+    model = await manager.get("Mine:latest")
+    assert model.name == "mine"
+    assert model is await manager.get("mine")
+    assert model.source.parameters.temperature == 0.25
+    assert model.info.context == 256  # what the user set comes before the Modelfile
+    assert model.with_preamble([{"role": "user", "content": "x"}])[:2] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ]
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_503_and_not_tried_at_once_again(
+    manager: ModelManager, store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(demo_gguf.read_bytes())
+    source = resolve(str(path), store)
+    path.write_bytes(b"no longer a model")
+    manager.want(source)
+    with pytest.raises(LoadError, match=r"model\.gguf"):
+        await manager.wait_until_loaded()
+    assert [status.state for status in manager.statuses()] == ["failed"]
+    for _ in range(3):
+        with pytest.raises(RequestError) as caught:
+            await manager.get("model")
+        assert caught.value.status == 503
+    assert "is not available" in caught.value.message
+    assert caught.value.retry_after
+
+
+@pytest.mark.parametrize("name", ["absent", "a/b", "../x", "demo.gguf", "/etc/passwd"])
+async def test_what_is_not_in_the_store_is_a_404(manager: ModelManager, name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        await manager.get(name)
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+SYSTEM = {"role": "system", "content": "S"}
+SHOT = {"role": "user", "content": "shot"}
+USER = {"role": "user", "content": "U"}
+OTHER = {"role": "system", "content": "other"}
+
+
+@pytest.mark.parametrize(
+    ("system", "shots", "given", "result"),
+    [
+        (None, (), [USER], [USER]),
+        ("S", (), [USER], [SYSTEM, USER]),
+        ("S", (SHOT,), [USER], [SYSTEM, SHOT, USER]),
+        ("S", (SHOT,), [OTHER, USER], [OTHER, SHOT, USER]),
+        ("", (SHOT,), [USER], [SHOT, USER]),
+    ],
+)
+def test_a_conversation_goes_behind_what_the_modelfile_says(
+    tmp_path: Path, system: str | None, shots: tuple[dict[str, Any], ...], given: list[Any], result: list[Any]
+) -> None:
+    source = ModelSource("m", tmp_path, "d", system=system, messages=shots)
+    model = LoadedModel(source, cast("Engine", None), ChatTemplate(None), 0.0)
+    assert model.with_preamble(given) == result
