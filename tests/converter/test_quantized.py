@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from converter import ConversionError, Quantization, convert, quantize, read_gguf_info
+from converter import ConversionError, Quantization, convert, ggml, quantize, read_gguf_info
 from converter.gguf_format import TensorType
 from converter.gguf_writer import CHUNK_ELEMENTS
 from converter.quantization import uniform_types
@@ -63,7 +63,7 @@ def test_mxfp4_is_for_experts(wide_checkpoint: Path, tmp_path: Path) -> None:
 def test_counts_fallbacks(checkpoint: Path, tmp_path: Path) -> None:
     summary = convert(checkpoint, tmp_path / "out.gguf", "q4_k_m")
     types = {tensor.type.name for tensor in read_gguf_info(tmp_path / "out.gguf").tensors}
-    assert summary.fallbacks == 2 * 7, "every matrix of both layers has rows of 64 or 96"
+    assert summary.fallbacks == 2 * 7 + 1, "every matrix of both layers and the embedding have rows of 64 or 96"
     assert "Q5_0" in types
     assert "Q4_K" not in types
 
@@ -102,7 +102,9 @@ def test_every_type_is_numbered_as_in_llama_cpp() -> None:
             assert quantization.file_type == number
 
 
-def test_every_tensor_type_is_as_in_gguf() -> None:
-    for number, (block_size, block_bytes) in gguf.GGML_QUANT_SIZES.items():
-        ours = TensorType[number.name]
-        assert (ours.number, ours.block_size, ours.block_bytes) == (int(number), block_size, block_bytes)
+@pytest.mark.parametrize("tensor_type", TensorType)
+def test_every_tensor_type_is_as_in_ggml(tensor_type: TensorType) -> None:
+    traits = ggml._GGML.ggml_get_type_traits(tensor_type.number).contents
+    assert traits.type_name.decode().upper() == tensor_type.name
+    assert (traits.block_size, traits.type_size) == (tensor_type.block_size, tensor_type.block_bytes)
+    assert traits.is_quantized == tensor_type.is_quantized

@@ -58,10 +58,11 @@ class LlamaVocabulary:
     def __init__(self, path: Path) -> None:
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        assert self.model
-        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
-        assert self.vocab
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        assert model
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        assert vocab
+        self.model, self.vocab = model, vocab
 
     def encode(self, text: str, *, special: bool, add_special: bool = False) -> list[int]:
         raw = text.encode()
