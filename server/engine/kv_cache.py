@@ -139,14 +139,14 @@ class KvCache:
         return self._open_from(best, tokens, partition)
 
     def _open_from(self, best: Match | None, tokens: Sequence[int], partition: str) -> Entry | NotNow:
-        if best and self._may_take_over(best):
+        if best and (self._may_take_over(best) or self._must_take_over(best)):
             entry = best.entry
+            if not self._may_take_over(best):
+                self._keep_in_ram(entry)
             self._cut(entry, best.usable)
             self.tree.extend(entry, tokens[best.usable :])
         else:
             sequence = self._take_sequence(keep=best.entry if best else None)
-            if sequence is None and best and self._evict_device():  # the source itself is the only idle one
-                return self._open_from(None, tokens, partition)
             if sequence is None:
                 return NotNow.FULL
             entry = Entry(partition, list(tokens), Tier.DEVICE, sequence=sequence)
@@ -317,6 +317,11 @@ class KvCache:
         entry = match.entry
         return entry.tier is Tier.DEVICE and entry.users == 0 and entry.ready - match.usable < WORTH_WAITING
 
+    def _must_take_over(self, match: Match) -> bool:
+        """Whether the entry's own sequence is the only one to be had."""
+        idle = [e for e in self.tree.entries if e.tier is Tier.DEVICE and e.users == 0]
+        return not self._free and idle == [match.entry]
+
     def _fill(self, entry: Entry, source: Match) -> bool:
         """Bring a source's state into a new entry's empty sequence."""
         if source.entry.tier is Tier.RAM:
@@ -385,10 +390,14 @@ class KvCache:
         if victim is None:
             return False
         self.evictions[Tier.DEVICE] += 1
-        if self._ram_limit and victim.ready >= WORTH_KEEPING and not self.tree.covered(victim, Tier.RAM):
-            self._save_to_ram(victim)
+        self._keep_in_ram(victim)
         self._release(victim)
         return True
+
+    def _keep_in_ram(self, entry: Entry) -> None:
+        """Save what an entry has computed before it is lost on the device, if it is worth it and not saved yet."""
+        if self._ram_limit and entry.ready >= WORTH_KEEPING and not self.tree.covered(entry, Tier.RAM):
+            self._save_to_ram(entry)
 
     def _release(self, entry: Entry) -> None:
         """Free an entry's place, whatever its tier, and forget it."""

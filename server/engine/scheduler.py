@@ -76,7 +76,7 @@ class Limits:
     batch: int
     gap: float = 0.4
     solo_gap: float = 1.2
-    smallest_chunk: int = 32
+    smallest_chunk: int = 16
 
 
 class Scheduler:

@@ -1,7 +1,7 @@
 """A device that computes nothing but keeps strict books: what each sequence holds, and what would come next after it.
 
-It stands in for llama.cpp where a test wants thousands of requests: the next token is a digest of all tokens that the sequence's
-state was computed from, so any mistake in sharing, cutting, copying or restoring state changes the output.
+It stands in for llama.cpp where a test wants thousands of requests: the next token is a digest of all tokens that the
+sequence's state was computed from, so any mistake in sharing, cutting, copying or restoring state changes the output.
 """
 
 from __future__ import annotations

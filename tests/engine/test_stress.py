@@ -1,4 +1,4 @@
-"""Thousands of random requests: every answer is the one a lone, cold request would get, and nothing is lost or left behind."""
+"""Thousands of random requests: each answer is the one a lone, cold request gets, and nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.engine.messages import Delta, Generate, Sampling
 from server.engine.prefix_cache import Tier
 from server.engine.runner import Runner
 from server.engine.sampler import Sampler
-from server.engine.scheduler import Limits, PromptLookup, QueueFull, Scheduler
+from server.engine.scheduler import Limits, PromptLookup, QueueFullError, Scheduler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
 from server.engine.text import TextStream
@@ -114,7 +114,7 @@ def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, tr
             try:
                 machine.runner.submit(machine.ask(number, partition, tokens, n, longest))
                 asked[number] = (tokens, n, longest)
-            except QueueFull:
+            except QueueFullError:
                 pass
         if asked and source.random() < 0.03:
             victim = source.choice(list(asked))
