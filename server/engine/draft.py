@@ -67,6 +67,10 @@ class DraftModel:
         """CPU threads, as for the large model."""
         self._context.set_threads(decode, batch)
 
+    def could(self, sequence: Sequence) -> bool:
+        """Whether there is hope of a proposal: always."""
+        return True
+
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens."""
         slots = [self._slot_of(sequence) for sequence, _ in wanted]

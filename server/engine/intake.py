@@ -162,7 +162,7 @@ class Intake(threading.Thread):
         return self._vocab.tokenize(prompt, add_special=ask.add_special, parse_special=ask.parse_special)
 
     def _checkpoints(self, ask: Generate, tokens: list[int]) -> list[int]:
-        """Where to save states that cannot be cut: at ends of messages, and before the token whose logits are wanted."""
+        """Where to save states that cannot be cut: where messages end, and before the token that gives logits."""
         if self._model.truncatable:
             return []
         found = {len(tokens) - 1}

@@ -1,8 +1,8 @@
-"""The KV state of all sequences, in three tiers: what each of the device's sequences holds, what lies in RAM, what on disk.
+"""The KV state of all sequences, in three tiers: what the device's sequences hold, what lies in RAM and what on disk.
 
-The scheduler opens an entry for a prompt, advances it as tokens are computed and closes it; what others can reuse of it is
-decided here. States that leave the device go to RAM, what RAM cannot hold goes to disk, each tier's least recently used first,
-and come back where restoring is cheaper than computing again.
+The scheduler opens an entry for a prompt, advances it as tokens are computed and closes it; what others can reuse of
+it is decided here. States that leave the device go to RAM, what RAM cannot hold goes to disk, each tier's least
+recently used first, and come back where restoring is cheaper than computing again.
 """
 
 from __future__ import annotations

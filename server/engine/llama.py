@@ -13,7 +13,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import llama_cpp.llama_cpp as ll
 import numpy as np
@@ -121,9 +121,9 @@ class Vocab:
         self._pointer = pointer
         self.size: int = ll.llama_vocab_n_tokens(pointer)
         self.add_bos = bool(ll.llama_vocab_get_add_bos(pointer))
-        self.bos: int = ll.llama_vocab_bos(pointer)
-        self.eos: int = ll.llama_vocab_eos(pointer)
-        self.eot: int = ll.llama_vocab_eot(pointer)
+        self.bos = cast("int", ll.llama_vocab_bos(pointer))
+        self.eos = cast("int", ll.llama_vocab_eos(pointer))
+        self.eot = cast("int", ll.llama_vocab_eot(pointer))
         self.end_tokens = frozenset(t for t in range(self.size) if ll.llama_vocab_is_eog(pointer, t))
         self._pieces: dict[int, bytes] = {}
 
@@ -164,7 +164,7 @@ class Vocab:
 
     def fim_tokens(self) -> dict[str, str]:
         """The fill-in-the-middle markers that the vocabulary has."""
-        tokens = {
+        tokens: dict[str, Any] = {
             "prefix": ll.llama_vocab_fim_pre(self._pointer),
             "suffix": ll.llama_vocab_fim_suf(self._pointer),
             "middle": ll.llama_vocab_fim_mid(self._pointer),

@@ -44,6 +44,10 @@ class Proposer(Protocol):
         """Seconds that one guessed token takes, as measured."""
         ...
 
+    def could(self, sequence: Sequence) -> bool:
+        """Whether there is any hope of a proposal; to be answered at once."""
+        ...
+
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens, or none."""
         ...
@@ -54,6 +58,10 @@ class PromptLookup:
 
     name = "lookup"
     cost = 0.0
+
+    def could(self, sequence: Sequence) -> bool:
+        """Whether the sequence's latest tokens have occurred before."""
+        return sequence.lookup is not None and sequence.lookup.hit
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence what followed before, up to so many tokens."""
@@ -205,10 +213,12 @@ class Scheduler:
         for proposer in self._proposers:
             wanted: list[tuple[Sequence, int]] = []
             for sequence, (drafts, _) in found.items():
+                if drafts or not sequence.speculates or not proposer.could(sequence):
+                    continue
                 acceptance = sequence.acceptance.setdefault(proposer.name, Acceptance())
                 room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
                 most = min(room, draft_length(acceptance, self.times, width, proposer.cost))
-                if most > 0 and not drafts and sequence.speculates:
+                if most > 0:
                     wanted.append((sequence, most))
             for (sequence, _), drafts in zip(wanted, proposer.propose(wanted) if wanted else (), strict=True):
                 if drafts:

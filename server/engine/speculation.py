@@ -11,8 +11,10 @@ Decoding (2022).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from server.engine.costs import Rate
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 NGRAM = 3
 LONGEST = 12
 _PROBE_EVERY = 32
-_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_WIDEST = 128
+_TABLE_EVERY = 64
+"""Measurements after which the table of step times is made anew."""
 
 
 class Lookup:
@@ -39,6 +43,11 @@ class Lookup:
             if len(self._tokens) >= NGRAM:
                 self._followed[tuple(self._tokens[-NGRAM:])] = len(self._tokens)
             self._tokens.append(token)
+
+    @property
+    def hit(self) -> bool:
+        """Whether the latest n-gram has occurred before."""
+        return tuple(self._tokens[-NGRAM:]) in self._followed
 
     def propose(self, most: int) -> list[int]:
         """Up to `most` tokens that may come next; none where the latest n-gram is new."""
@@ -78,40 +87,42 @@ class Acceptance:
         return True
 
 
-@dataclass(slots=True)
 class StepTimes:
     """How long a decoding step takes by the number of its tokens, as measured."""
 
-    _by_width: dict[int, Rate] = field(default_factory=dict[int, Rate])
+    def __init__(self) -> None:
+        self._measured: dict[int, Rate] = {}
+        self._table: list[float] = [float(width) for width in range(_WIDEST + 1)]
+        self._untold = 0
 
     def learn(self, width: int, seconds: float) -> None:
         """Take in a step of `width` tokens."""
-        if width <= _WIDTHS[-1]:
-            self._by_width.setdefault(_bucket(width), Rate(0.0, weight=0.1)).learn(_bucket(width), seconds)
+        if not 0 < width <= _WIDEST:
+            return
+        known = width in self._measured
+        self._measured.setdefault(width, Rate(0.0, weight=0.1)).learn(width, seconds)
+        self._untold += 1
+        if not known or self._untold >= _TABLE_EVERY:
+            self._untold = 0
+            self._table = self._interpolated()
 
     @property
     def known(self) -> bool:
         """Whether anything has been measured."""
-        return bool(self._by_width)
+        return bool(self._measured)
 
     def seconds(self, width: int) -> float:
-        """What a step of `width` tokens takes; a straight line between measurements, in proportion beyond the last."""
-        known = sorted((w, w / rate.value) for w, rate in self._by_width.items())
-        if not known:
-            return float(width)
-        below = [item for item in known if item[0] <= width]
-        above = [item for item in known if item[0] >= width]
-        if not below:
-            return above[0][1]
-        if not above:
-            last_width, last_time = below[-1]
-            return last_time * width / last_width
-        (w0, t0), (w1, t1) = below[-1], above[0]
-        return t0 if w0 == w1 else t0 + (t1 - t0) * (width - w0) / (w1 - w0)
+        """What a step of `width` tokens takes."""
+        if width <= _WIDEST:
+            return self._table[width]
+        return self._table[_WIDEST] * width / _WIDEST
 
-
-def _bucket(width: int) -> int:
-    return max(w for w in _WIDTHS if w <= width)
+    def _interpolated(self) -> list[float]:
+        """All widths: between measurements a straight line, beyond the last in proportion to it."""
+        known = sorted((width, width / rate.value) for width, rate in self._measured.items())
+        last_width, last_seconds = known[-1]
+        seconds = np.interp(range(_WIDEST + 1), [width for width, _ in known], [time for _, time in known])
+        return [last_seconds * w / last_width if w > last_width else float(s) for w, s in enumerate(seconds)]
 
 
 def draft_length(acceptance: Acceptance, times: StepTimes, width: int, cost: float = 0.0) -> int:

@@ -1,4 +1,4 @@
-"""Thousands of random requests: each answer is the one a lone, cold request gets, and nothing is lost or left behind."""
+"""Thousands of random requests: each answer is what a lone, cold request gets, and nothing is lost or left behind."""
 
 from __future__ import annotations
 

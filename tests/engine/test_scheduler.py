@@ -1,0 +1,117 @@
+"""What goes into a batch: running generations first, pieces of prompts within what a step may last."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from server.engine.costs import Costs
+from server.engine.kv_cache import KvCache, Layout
+from server.engine.messages import Generate
+from server.engine.sampler import Sampler
+from server.engine.scheduler import Limits, QueueFullError, Scheduler
+from server.engine.sequence import Request, Sequence, Work
+from server.engine.text import TextStream
+from tests.engine.fake_device import FakeDevice
+
+
+class Bench:
+    """A scheduler whose plans are carried out at once: every generation says 7."""
+
+    def __init__(self, *, cells: int = 8000, parallel: int = 4, queue: int = 8) -> None:
+        device = FakeDevice(8, cells, unified=True)
+        costs = Costs()
+        costs.prefill.learn(200.0, 1.0)
+        layout = Layout(8, cells, unified=True, truncatable=True)
+        self.cache = KvCache(device, layout, ram_limit=1 << 20, disk=None, costs=costs, clock=time.monotonic)
+        self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512))
+        for width in (1, 2, 4):
+            self.scheduler.times.learn(width, 0.07)
+        self._device = device
+        self._numbers = iter(range(1, 1000))
+
+    def ask(self, length: int, *, priority: int = 0, first: int = 0) -> Sequence:
+        number = next(self._numbers)
+        tokens = [first or number, *range(length - 1)]
+        ask = Generate(id=number, prompt=tokens, priority=priority)
+        request = Request(ask, tokens, arrived=float(number))
+        sequence = Sequence(request, 0, list(tokens), 100_000, Sampler(ask.sampling), TextStream())
+        request.sequences.append(sequence)
+        self.scheduler.submit(request)
+        return sequence
+
+    def step(self) -> list[Work]:
+        works = self.scheduler.plan()
+        for work in works:
+            assert work.sequence.entry
+            place, n = work.sequence.entry.sequence, len(work.tokens)
+            assert self._device.decode(work.tokens, range(work.start, work.start + n), [place] * n, [])
+            self.scheduler.commit(work, 0)
+            if work.sequence.pending == 0:
+                self.scheduler.append(work.sequence, 7)
+        return works
+
+
+def test_a_long_prompt_comes_in_pieces_beside_running_generations() -> None:
+    bench = Bench()
+    running = [bench.ask(5) for _ in range(3)]
+    bench.step()
+    newcomer = bench.ask(2000)
+    while newcomer.generated == 0:
+        works = bench.step()
+        assert {work.sequence for work in works} == {*running, newcomer}
+        piece = next(work for work in works if work.sequence is newcomer)
+        assert len(piece.tokens) <= 0.4 * 200, "the step lasts longer than it may"
+        assert len(piece.tokens) >= 16
+
+
+def test_alone_a_prompt_comes_in_larger_pieces() -> None:
+    bench = Bench()
+    bench.ask(2000)
+    assert len(bench.step()[0].tokens) == pytest.approx(1.2 * 200, abs=16)
+
+
+def test_the_oldest_prompt_is_read_first_and_priority_goes_before_age() -> None:
+    bench = Bench(parallel=1)
+    first, second, urgent = bench.ask(10), bench.ask(10), bench.ask(10, priority=1)
+    assert bench.step()[0].sequence is urgent
+    bench.scheduler.finish(urgent)
+    assert bench.step()[0].sequence is first
+    bench.scheduler.finish(first)
+    assert bench.step()[0].sequence is second
+
+
+def test_who_waits_for_a_prefix_does_not_hold_up_others() -> None:
+    bench = Bench()
+    reading, waiting, other = bench.ask(1000, first=1), bench.ask(1000, first=1), bench.ask(10)
+    bench.step()
+    bench.step()
+    assert reading.entry
+    assert waiting.entry is None
+    assert other.entry
+
+
+def test_a_full_queue_refuses_and_keeps_what_waits() -> None:
+    bench = Bench(parallel=1, queue=2)
+    bench.ask(5)
+    bench.ask(5)
+    with pytest.raises(QueueFullError):
+        bench.ask(5)
+    assert len(bench.scheduler.waiting) == 2
+
+
+def test_when_cells_run_out_the_youngest_waits_in_ram_and_goes_on_later() -> None:
+    bench = Bench(cells=100)
+    old, young = bench.ask(30), bench.ask(30)
+    while young.entry or not young.parked:
+        bench.step()
+        assert len(old.tokens) < 100
+    said = list(young.tokens)
+    assert bench.scheduler.preemptions == 1
+    bench.scheduler.finish(old)
+    bench.step()
+    assert young.entry
+    assert young.tokens[: len(said)] == said
+    assert young.entry.ready >= len(said) - 1, "what was computed is computed again"
+    bench.cache.check()
