@@ -1,0 +1,45 @@
+"""Run as a process: loads a model by a LoadSpec from standard input, decodes greedily, tells what it did as JSON.
+
+A process of its own, as the engine's worker is, so that llama.cpp's devices start afresh each time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import msgspec
+
+from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.messages import LoadSpec
+
+PROMPT = [1, *range(300, 340)]
+
+
+def decode(spec: LoadSpec, tokens: int, full_batch: bool) -> dict[str, object]:
+    """Greedy continuation of PROMPT; with `full_batch` a whole ubatch goes first, so that every buffer is touched."""
+    model = Model(spec, lambda _: None)
+    placement = spec.placement
+    shape = ContextShape(spec.context, spec.parallel, True, placement.n_batch, placement.n_ubatch)
+    context = Context(model, spec, shape)
+    context.set_threads(spec.threads or 1, spec.threads or 1)
+    if full_batch:
+        n = min(placement.n_ubatch, spec.context)
+        context.decode([5] * n, range(n), [0] * n, range(n))
+        context.drop(0)
+    context.decode(PROMPT, range(len(PROMPT)), [0] * len(PROMPT), [len(PROMPT) - 1])
+    output = [int(context.logits(1)[0].argmax())]
+    begun = time.perf_counter()
+    for position in range(len(PROMPT), len(PROMPT) + tokens - 1):
+        context.decode([output[-1]], [position], [0], [0])
+        output.append(int(context.logits(1)[0].argmax()))
+    seconds = (time.perf_counter() - begun) / max(1, tokens - 1)
+    return {"tokens": output, "seconds": seconds, "bytes": device_bytes()}
+
+
+if __name__ == "__main__":
+    request = json.loads(sys.stdin.readline())
+    result = decode(msgspec.convert(request["spec"], LoadSpec), request["tokens"], request["full_batch"])
+    print(json.dumps(result), flush=True)
+    sys.stdin.readline()  # hold everything until the test has looked at the workers' memory
