@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +129,10 @@ def quantizer_types(
     with temporary_beside(out) as temporary:
         temporary.write_bytes(header)
         os.truncate(temporary, len(header) + infos[-1].offset + infos[-1].nbytes)
-        with _LOG.recording() as lines:
-            status = llama_cpp.llama_model_quantize(os.fsencode(temporary), b"", ctypes.pointer(params))
+        # in a thread, since an interrupt that reached this one while llama.cpp logs would be lost in the callback
+        with _LOG.recording() as lines, ThreadPoolExecutor(1) as pool:
+            dry_run = pool.submit(llama_cpp.llama_model_quantize, os.fsencode(temporary), b"", ctypes.pointer(params))
+            status = dry_run.result()
     log = "".join(lines)
     if status != 0:
         reason = log.strip().rsplit("\n", 1)[-1].rsplit("failed to quantize: ", 1)[-1]

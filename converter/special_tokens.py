@@ -14,7 +14,7 @@ from converter.errors import ConversionError
 from converter.gguf_format import Field, Fields, ValueType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -108,6 +108,15 @@ def _follow_post_processor(
                     texts["eot"] = texts["eos"]
                 texts["eos"] = last
                 special.added["eos"] = True
+            if between := _between_pair(processor.get("pair", [])):
+                special.added["sep"] = not last and not between.isdisjoint({texts.get("sep"), texts.get("eos")})
+
+
+def _between_pair(pair: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The special tokens that a template puts between the two texts of a pair."""
+    places = {item["Sequence"]["id"]: index for index, item in enumerate(pair) if "Sequence" in item}
+    between = pair[places.get("A", 0) + 1 : places.get("B", 0)]
+    return {item["SpecialToken"]["id"] for item in between}
 
 
 def _chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 ADDED = [{"id": 7, "content": "<s>"}, {"id": 8, "content": "</s>"}, {"id": 9, "content": "<end>"}]
 
 
-def template(*items: str) -> dict[str, Any]:
-    single = [{"Sequence": {"id": item}} if item == "A" else {"SpecialToken": {"id": item}} for item in items]
-    return {"type": "TemplateProcessing", "single": single, "pair": []}
+def template(*items: str, pair: tuple[str, ...] = ()) -> dict[str, Any]:
+    def parse(items: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [{"Sequence": {"id": item}} if item in "AB" else {"SpecialToken": {"id": item}} for item in items]
+
+    return {"type": "TemplateProcessing", "single": parse(items), "pair": parse(pair)}
 
 
 def settings(folder: Path, **values: object) -> None:
@@ -50,6 +52,14 @@ def test_the_post_processor_decides_what_is_added(tmp_path: Path) -> None:
     special = read_special_tokens(tmp_path, {}, tokenizer, tokens=50)
     assert special.ids == {"bos": 7, "eos": 9, "eot": 8}
     assert special.added == {"eos": True, "bos": False}
+
+
+def test_a_separator_is_added_if_it_stands_between_two_texts(tmp_path: Path) -> None:
+    settings(tmp_path, bos_token="<s>", eos_token="</s>")
+    tokenizer = {"added_tokens": ADDED, "post_processor": template("<s>", "A", pair=("<s>", "A", "<s>", "B"))}
+    assert read_special_tokens(tmp_path, {}, tokenizer, tokens=50).added == {"bos": True, "sep": False}
+    tokenizer["post_processor"] = template("<s>", "A", pair=("<s>", "A", "</s>", "B"))
+    assert read_special_tokens(tmp_path, {}, tokenizer, tokens=50).added == {"bos": True, "sep": True}
 
 
 @pytest.mark.parametrize("form", ["text", "list", "jinja", "json"])
