@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,7 @@ SERVERS: dict[str, Command] = {
 
 
 @contextlib.contextmanager
-def running(name: str, setup: Setup) -> Iterator[Server]:
+def running(name: str, setup: Setup) -> Generator[Server]:
     """Start a server and wait until it answers a request; stop it at the end as a user would, with SIGINT."""
     port = _free_port()
     log = setup.folder / f"{name.replace(' ', '-')}.log"
@@ -131,7 +131,7 @@ def running(name: str, setup: Setup) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def workspace() -> Iterator[Path]:
+def workspace() -> Generator[Path]:
     """A folder for caches and logs."""
     with tempfile.TemporaryDirectory(prefix="brim-bench-") as folder:
         yield Path(folder)

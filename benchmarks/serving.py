@@ -2,8 +2,8 @@
 
 python -m benchmarks.serving [--quick] [--only WORKLOAD ...]
 
-Every server is started in turn for every repeat, so that slow minutes of the machine meet all of them; figures are medians over
-the repeats, and the result is the ratio to each peer.
+Every server is started in turn for every repeat, so that slow minutes of the machine meet all of them; figures are
+medians over the repeats, and the result is the ratio to each peer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import httpx
 import typer
@@ -235,7 +235,7 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
 def _write(rows: list[tuple[Case, Measured]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = {"cpu": cpu_name(), "cores": usable_cores(), "system": platform.platform()}
-    data = {"machine": machine, "results": {case.name: measured for case, measured in rows}}
+    data: dict[str, object] = {"machine": machine, "results": {case.name: measured for case, measured in rows}}
     data["own share of a step"] = {"median": statistics.median(OWN_SHARE), "worst": max(OWN_SHARE)} if OWN_SHARE else {}
     (RESULTS / "serving.json").write_text(json.dumps(data, indent=2) + "\n")
     head = "| workload | figure | brim | peer | ratio | target | |\n|---|---|---|---|---|---|---|\n"
@@ -263,7 +263,7 @@ def _plot(rows: list[tuple[Case, Measured]], path: Path) -> None:
         pane.set_title(f"brim / peer, {title}")
         pane.invert_yaxis()
         pane.tick_params(axis="y", labelsize=7)
-    figure.savefig(path, dpi=110)
+    cast("Any", figure).savefig(path, dpi=110)  # matplotlib annotates it only in part
 
 
 if __name__ == "__main__":

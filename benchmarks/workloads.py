@@ -9,7 +9,7 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -128,13 +128,14 @@ class Client:
         reply.ttft = (reply.arrivals[0] if reply.arrivals else time.perf_counter()) - begun
         return reply
 
-    def _read(self, event: dict[str, object], reply: Reply) -> None:
-        choices, usage = event.get("choices"), event.get("usage")
-        if isinstance(choices, list) and choices:
+    def _read(self, event: dict[str, Any], reply: Reply) -> None:
+        choices: list[dict[str, Any]] = event.get("choices") or []
+        usage: dict[str, int] | None = event.get("usage")
+        if choices:
             reply.arrivals.append(time.perf_counter())
             reply.text += str(choices[0].get("text", ""))
-        if isinstance(usage, dict):
-            reply.tokens = int(usage["completion_tokens"])
+        if usage is not None:
+            reply.tokens = usage["completion_tokens"]
 
     def text(self, words: int) -> str:
         """Random words."""

@@ -54,8 +54,8 @@ async def ask(engine: Engine, prompt: list[int] | str, tokens: int = 24, **field
 
 
 TIE = 5e-3
-"""A state that was moved lies in other cells, so attention adds up its terms in another order. With KV in F16 that moves
-this model's log-probabilities by some 0.001; two tokens that lie closer than this may change places."""
+"""A state that was moved lies in other cells, so attention adds up its terms in another order. With KV in F16 that
+moves this model's log-probabilities by some 0.001; two tokens that lie closer than this may change places."""
 
 
 def assert_equal_up_to_ties(one: list[TokenLogprob], other: list[TokenLogprob]) -> None:
