@@ -42,13 +42,12 @@ demo-model: ## train the demo model anew (needs the extra `train`)
 	$(SET_UP)
 	$(BIN)/python -m demo.build $(ARGS)
 
-bench: ## benchmark brim on this machine
-	$(SET_UP)
-	$(BIN)/brim bench $(ARGS)
+bench: bench-peers ## measure brim beside llama-server and llama-cpp-python's server, into benchmarks/results
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
-bench-peers: ## benchmark brim beside llama-server and llama-cpp-python's server
+bench-peers: ## build the servers that brim is measured beside, once
 	$(SET_UP) --dev
-	$(BIN)/python -m benchmarks.peers $(ARGS)
+	@$(BIN)/python -m benchmarks.peers
 
 docker-test: ## build the container image and talk to it (root on Debian; no Docker daemon)
 	docker/test
