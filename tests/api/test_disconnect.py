@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.conftest import CLIENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -42,14 +44,15 @@ def generated(server: RunningServer) -> float:
 
 def hang_up_after(server: RunningServer, body: dict[str, Any], seconds: float) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/completions", json=body, timeout=seconds, trust_env=False)
+        CLIENT.post(f"{server.url}/v1/completions", json=body, timeout=seconds)
 
 
 def test_a_client_that_leaves_its_stream_frees_its_sequence(server: RunningServer) -> None:
     before = generated(server)
     url = f"{server.url}/v1/completions"
-    with httpx.stream("POST", url, json={**ENDLESS, "stream": True}, timeout=SOON, trust_env=False) as answer:
-        next(answer.iter_bytes())
+    with CLIENT.stream("POST", url, json={**ENDLESS, "stream": True}, timeout=SOON) as answer:
+        events = answer.iter_bytes()  # kept: to drop it is to hang up
+        next(events)
         assert server.gauge("brim_requests_running") > 0
     wait_until(lambda: is_idle(server))
     assert generated(server) - before < SEQUENCES * ENDLESS["max_tokens"]
@@ -64,8 +67,9 @@ def test_a_client_that_does_not_wait_for_its_answer_frees_its_sequence(server: R
 
 def test_a_client_that_leaves_the_queue_is_taken_out_of_it(server: RunningServer) -> None:
     url = f"{server.url}/v1/completions"
-    with httpx.stream("POST", url, json={**ENDLESS, "stream": True}, timeout=SOON, trust_env=False) as answer:
-        next(answer.iter_bytes())
+    with CLIENT.stream("POST", url, json={**ENDLESS, "stream": True}, timeout=SOON) as answer:
+        events = answer.iter_bytes()  # kept: to drop it is to hang up
+        next(events)
         hang_up_after(server, {**ENDLESS, "stream": True}, 0.3)
         wait_until(lambda: server.gauge("brim_requests_waiting") == 0)
     wait_until(lambda: is_idle(server))

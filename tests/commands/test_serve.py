@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.conftest import ROOT, RunningServer, brim_environment
+from tests.conftest import CLIENT, ROOT, RunningServer, brim_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +136,7 @@ class Stream(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with httpx.stream("POST", f"{self._url}/v1/completions", json=LONG, timeout=240, trust_env=False) as answer:
+        with CLIENT.stream("POST", f"{self._url}/v1/completions", json=LONG, timeout=240) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     data = line.removeprefix("data: ")
