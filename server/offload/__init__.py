@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.offload.placing import Choice, choose, place
+    from server.offload.placing import Choice, choose, learn, place
     from server.offload.solving import Wish
-    from server.offload.stepping_down import learn, step_down
+    from server.offload.stepping_down import step_down
 
 _HOMES = {
     "Choice": "placing",
     "choose": "placing",
     "place": "placing",
     "Wish": "solving",
-    "learn": "stepping_down",
+    "learn": "placing",
     "step_down": "stepping_down",
 }
 

@@ -54,8 +54,8 @@ def advice(outcome: Outcome) -> str:
     partly = found.layers_on_device - found.whole_layers
     limit = (
         f"Memory limits it: {found.whole_layers} of {len(problem.model.layers)} layers fit whole"
-        f"{f' and {partly} in part' if partly else ''}, since wholly offloaded it takes {format_size(need)} and there are "
-        f"{format_size(have)}"
+        f"{f' and {partly} in part' if partly else ''}, since wholly offloaded it takes {format_size(need)} "
+        f"and there are {format_size(have)}"
     )
     more = f"a GPU with {format_size(need / have * sum(d.total for d in outcome.machine.devices))} would hold all of it"
     return f"{limit}; {next(remedies(outcome, have), 'no quantization makes it fit')}; {more}."

@@ -11,8 +11,10 @@ from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
 from server.errors import BrimError
 from server.offload.calibration import speeds_of
+from server.offload.compute import header_digest
 from server.offload.devices import discover
 from server.offload.solving import GpuLayers, Wish, solve
+from server.offload.stepping_down import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A placement, the context length it was made for, and the bytes planned on each device."""
+    """A placement and what it was made for.
+
+    Attributes:
+        context: tokens of one request. planned_bytes: what each device will hold.
+        digest: of the model's header. free: bytes that were free on each device; both for `learn`.
+    """
 
     placement: Placement
     context: int
     planned_bytes: dict[str, int]
+    digest: str
+    free: dict[str, int]
 
 
 def place(
@@ -77,9 +86,17 @@ def choose(
     """
     info = read_model(path)
     machine = discover(rpc, devices if wish.gpu_layers != 0 else ())
-    outcome = solve(info, machine, wish, speeds_of(machine, measure=bool(machine.devices)))
+    anywhere = bool(machine.devices)  # with nowhere to go but the CPU, there is nothing to measure
+    outcome = solve(info, machine, wish, speeds_of(machine, measure=anywhere), verify=anywhere)
     placement = _with_warnings(outcome.placement(), machine.warnings)
-    return Choice(placement, outcome.wish.context, {s.device: s.total for s in outcome.plan.stretches})
+    planned = {stretch.device: stretch.total for stretch in outcome.plan.stretches}
+    free = {device.name: device.free for device in machine.devices}
+    return Choice(placement, outcome.wish.context, planned, header_digest(info), free)
+
+
+def learn(choice: Choice, worked: Placement) -> None:
+    """Remember that `worked` is all that could be loaded where `choice` was planned; the next plan starts from it."""
+    record(choice.digest, choice.free, worked)
 
 
 def read_model(path: str | PathLike[str]) -> GGUFInfo:

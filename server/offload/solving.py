@@ -176,7 +176,8 @@ class Solver:
         n_items = len(self.model.layers) + 1
         layers = self.wish.gpu_layers
         first = None if layers == "auto" else 0 if layers == "all" else max(0, n_items - layers)
-        cap = lesson(self.digest, self.free) if layers == "auto" and devices else None
+        real = bool(devices) and not any(device.hypothetical for device in self.machine.devices)
+        cap = lesson(self.digest, self.free) if layers == "auto" and real else None
         return Problem(
             self.model,
             self.speed("CPU"),

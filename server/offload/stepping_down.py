@@ -46,7 +46,7 @@ class Lesson(Struct, frozen=True):
     free: dict[str, int]
 
 
-def learn(digest: str, free: Mapping[str, int], worked: Placement) -> None:
+def record(digest: str, free: Mapping[str, int], worked: Placement) -> None:
     """Remember for a model on these devices that no more than this could be loaded.
 
     Args:

@@ -1,4 +1,4 @@
-"""The planner as arithmetic: feasible, never idle where it could be faster, monotone in memory, near the best."""
+"""The planner as arithmetic: never past a device, never slower for more memory, as good as trying everything."""
 
 from __future__ import annotations
 

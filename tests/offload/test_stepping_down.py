@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.engine.messages import Placement
+from server.offload.placing import Choice, learn
+from server.offload.stepping_down import lesson, step_down
+
+FREE = {"CUDA0": 8 << 30, "CUDA1": 4 << 30}
+
+
+@given(st.integers(1, 200), st.sampled_from([128, 256, 512, 2048]))
+def test_every_step_asks_for_less_and_the_last_is_the_cpu(layers: int, n_ubatch: int) -> None:
+    placement: Placement | None = Placement(
+        devices=("CUDA0", "CUDA1"), n_gpu_layers=layers, tensor_split=(2.0, 1.0), n_ubatch=n_ubatch
+    )
+    steps: list[Placement] = []
+    while placement is not None:
+        steps.append(placement)
+        placement = step_down(placement)
+    asked = [(p.n_gpu_layers, p.n_ubatch if p.n_gpu_layers else 0) for p in steps]
+    assert all(b < a for a, b in itertools.pairwise(asked) if a[1] and b[1])
+    assert steps[-1].n_gpu_layers == 0
+    assert steps[-1].devices == ()
+    assert len(steps) < 40
+
+
+def test_batches_shrink_before_layers_do() -> None:
+    first = step_down(Placement(devices=("CUDA0",), n_gpu_layers=30, n_ubatch=512))
+    assert first is not None
+    assert (first.n_gpu_layers, first.n_ubatch) == (30, 256)
+    second = step_down(first)
+    assert second is not None
+    assert (second.n_gpu_layers, second.n_ubatch) == (27, 256)
+
+
+def test_what_worked_is_remembered_until_there_is_more_memory() -> None:
+    worked = Placement(devices=("CUDA0", "CUDA1"), n_gpu_layers=17)
+    learn(Choice(worked, 4096, {}, "digest", FREE), worked)
+    assert lesson("digest", FREE) == 17
+    assert lesson("digest", FREE | {"CUDA1": 2 << 30}) == 17
+    assert lesson("digest", FREE | {"CUDA1": 6 << 30}) is None
+    assert lesson("another model", FREE) is None
