@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import socket
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ Logits = npt.NDArray[np.float32]
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 POOLING: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
+_CONNECT_SECONDS = 5.0
 _BUFFER_SIZE = re.compile(r"(\S+)\s+(?:model|KV|RS|compute|output|LoRA) buffer size =\s*([\d.]+) MiB")
 _WARNING, _ERROR, _CONTINUATION = 3, 4, 5  # ggml_log_level
 
@@ -80,9 +82,14 @@ def add_rpc_devices(endpoints: Sequence[str]) -> None:
         libggml.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
         libggml.ggml_backend_register.restype = None
         libggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
+        host, _, port = endpoint.rpartition(":")
+        try:  # llama.cpp would end the process
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise LoadError(f"no RPC worker answers at {endpoint}; start one there with `brim rpc-worker`") from error
         registry = libggml.ggml_backend_rpc_add_server(endpoint.encode())
         if not registry:
-            raise LoadError(f"no RPC worker answers at {endpoint}; start one there with `brim rpc-worker`")
+            raise LoadError(f"the RPC worker at {endpoint} offers no devices")
         libggml.ggml_backend_register(registry)
 
 

@@ -59,13 +59,18 @@ def discover(rpc: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> 
     """
     nvidia = nvidia_gpus()
     answer = ask(ListDevices(rpc))
+    lost = ""
+    if isinstance(answer, Failure) and rpc:
+        lost = f"the RPC workers are left out: {answer.reason}"
+        rpc, answer = (), ask(ListDevices())
     host = host_memory()
     if isinstance(answer, Failure):
         return Machine(host, warnings=(f"{answer.reason}; all layers go to the CPU",), note="the drivers failed")
     assert isinstance(answer, DeviceList)
     devices = [_device(facts, nvidia, host) for facts in answer.devices if facts.type in ("gpu", "igpu")]
     devices = _chosen(devices, only)
-    return Machine(host, tuple(devices), answer.failures, rpc, "" if devices else _why_none(nvidia, answer))
+    warnings = (*answer.failures, lost) if lost else answer.failures
+    return Machine(host, tuple(devices), warnings, answer.reached, "" if devices else _why_none(nvidia, answer))
 
 
 def _chosen(devices: list[Device], only: tuple[str, ...] | None) -> list[Device]:

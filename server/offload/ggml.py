@@ -7,9 +7,11 @@ Source of the signatures: ggml-backend.h, ggml-rpc.h and ggml.h of the pinned ll
 from __future__ import annotations
 
 import ctypes
+import socket
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 
+CONNECT_SECONDS = 5.0
 DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")  # enum ggml_backend_dev_type
 
 
@@ -87,6 +89,18 @@ class GgmlDevice:
     pci: str | None
 
 
+def check_answers(endpoint: str) -> None:
+    """Make sure that something listens at HOST:PORT: llama.cpp ends the process where it cannot connect.
+
+    Raises OSError where nothing does.
+    """
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise OSError(f"no RPC worker answers at {endpoint}") from error
+
+
 class Ggml:
     """The functions of a loaded ggml library, typed.
 
@@ -137,6 +151,7 @@ class Ggml:
 
         Raises OSError where nothing answers at `endpoint`.
         """
+        check_answers(endpoint)
         registry = self.call("ggml_backend_rpc_add_server", endpoint.encode())
         if not registry:
             raise OSError(f"no RPC worker answers at {endpoint}")

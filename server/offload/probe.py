@@ -72,13 +72,15 @@ def answer_question(ggml: Ggml, question: Question) -> Answer:
     """Answer a question. Raises OSError where a device or RPC worker fails, AttributeError without RPC."""
     match question:
         case ListDevices(rpc):
-            failures = []
+            reached, failures = [], []
             for endpoint in rpc:
                 try:
                     ggml.add_rpc_server(endpoint)
+                    reached.append(endpoint)
                 except OSError as error:
                     failures.append(str(error))
-            return DeviceList(tuple(facts for _, facts in list_devices(ggml)), tuple(failures))
+            facts = tuple(facts for _, facts in list_devices(ggml))
+            return DeviceList(facts, tuple(reached), tuple(failures))
         case DryRun():
             return dry_run(ggml, question)
         case Measure(devices, rpc, threads):

@@ -28,9 +28,10 @@ class DeviceFacts(Struct, frozen=True, kw_only=True):
 
 
 class DeviceList(Struct, frozen=True, tag=True):
-    """All devices, the CPU included, in ggml's order; `failures` says which RPC workers did not answer."""
+    """All devices, the CPU included, in ggml's order; which RPC workers were `reached`, and what failed at the others."""
 
     devices: tuple[DeviceFacts, ...]
+    reached: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
 
