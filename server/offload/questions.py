@@ -28,7 +28,7 @@ class DeviceFacts(Struct, frozen=True, kw_only=True):
 
 
 class DeviceList(Struct, frozen=True, tag=True):
-    """All devices, the CPU included, in ggml's order; which RPC workers were `reached`, and what failed at the others."""
+    """All devices, the CPU included, in ggml's order; the RPC workers `reached`, and what failed at the others."""
 
     devices: tuple[DeviceFacts, ...]
     reached: tuple[str, ...] = ()
