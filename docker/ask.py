@@ -1,8 +1,10 @@
 """Asks the server of this container for one chat completion of the model it serves, and prints the answer."""
 
+import os
+
 import httpx
 
-URL = "http://127.0.0.1:8080"
+URL = f"http://127.0.0.1:{os.environ['BRIM_PORT']}"
 
 model = httpx.get(f"{URL}/v1/models").raise_for_status().json()["data"][0]["id"]
 question = {"role": "user", "content": "Hello!"}
