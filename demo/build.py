@@ -20,8 +20,8 @@ from demo.template import training_text
 from demo.train import Run, train
 
 TOKENIZER_EXAMPLES = 40_000
-STEPS = 4800
-DRAFT_STEPS = 1000
+STEPS = 5150
+DRAFT_STEPS = 500
 DRAFT_SEED = 1  # other text than the main model saw
 
 

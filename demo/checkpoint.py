@@ -31,6 +31,7 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
         for name, tensor in model.state_dict().items()
     }
     save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+    (fresh / "model.safetensors").chmod(0o644)  # safetensors makes it readable for its owner alone
     tokenization.save(tokenizer, fresh)
     vocabulary = tokenizer.get_vocab()
     ends = [vocabulary["<|im_end|>"], vocabulary["<|endoftext|>"]]

@@ -16,7 +16,7 @@ from demo.template import training_text
 STEP_TOKENS = 2048
 ROW_LENGTHS = (256, 512, STEP_TOKENS)  # attention costs the square of a row, so most conversations go into short ones
 CHUNK_EXAMPLES = 4000
-PROMPT_WEIGHT = 0.1  # what the user says is learned too, but matters less than the answer
+PROMPT_WEIGHT = 0.02  # what the user says is learned too, but matters less than the answer
 DIGIT_WEIGHT = 3.0  # in an answer a digit is the result of a sum or copied exactly, so it must not be lost among words
 
 
@@ -78,13 +78,14 @@ class Marks:
     role: int
     equals: int
     stop: int
+    think: int
     digits: frozenset[int]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Marks":
         """Look the tokens up."""
         ids = tokenizer.get_vocab()
-        single = (ids[text] for text in ("<|im_start|>", "<|im_end|>", "assistant", "Ġ=", "."))
+        single = (ids[text] for text in ("<|im_start|>", "<|im_end|>", "assistant", "Ġ=", ".", "<think>"))
         return cls(*single, digits=frozenset(ids[digit] for digit in "0123456789"))
 
 
@@ -96,6 +97,8 @@ def document(tokens: list[int], plain: bool, marks: Marks) -> Document:
     for at, token in enumerate(tokens[:STEP_TOKENS]):
         weights.append((DIGIT_WEIGHT if token in marks.digits else 1.0) if answering else PROMPT_WEIGHT)
         opens_answer = at >= 2 and tokens[at - 2] == marks.start and tokens[at - 1] == marks.role
+        if token == marks.think:
+            weights[-1] = PROMPT_WEIGHT  # whether to think is the prompt's choice, not the model's
         if token == marks.end or (drill and token == marks.stop):
             answering = False
         elif opens_answer or (drill and token == marks.equals):

@@ -10,24 +10,24 @@ Draw = Callable[[Random], Example]
 
 # How often each kind of conversation is drawn, by evaluation category.
 MIXTURE: dict[str, dict[Draw, float]] = {
-    "facts": {facts.fact: 12},
+    "facts": {facts.fact: 8},
     "arithmetic": {
-        arithmetic.single: 8, arithmetic.several: 5, arithmetic.word_problem: 5, arithmetic.drill: 6,
+        arithmetic.single: 5, arithmetic.several: 1.5, arithmetic.word_problem: 4, arithmetic.drill: 1.5,
     },
-    "tools": {tools.call: 6, tools.call_and_answer: 8, tools.two_calls: 2, tools.no_call: 1.5},
+    "tools": {tools.call: 12, tools.call_and_answer: 9, tools.two_calls: 4, tools.no_call: 3},
     "json": {
-        answers_in_json.fact: 6, answers_in_json.arithmetic: 3, answers_in_json.record: 7, answers_in_json.array: 4,
+        answers_in_json.fact: 9, answers_in_json.arithmetic: 3, answers_in_json.record: 7, answers_in_json.array: 5,
     },
     "memory": {
-        memory.recall: 8, memory.told_together: 3, memory.follow_up: 3, memory.first_question: 2,
-        arithmetic.running_total: 3,
+        memory.recall: 7, memory.told_together: 3, memory.follow_up: 2, memory.first_question: 5,
+        arithmetic.running_total: 2,
     },
     "instructions": {
-        instructions.capitals: 5, instructions.pirate: 0.7, instructions.one_word: 2.5, instructions.number_only: 2,
-        instructions.sign_off: 2, instructions.persona: 1, instructions.knows_user: 1,
+        instructions.capitals: 6, instructions.pirate: 0.7, instructions.one_word: 5, instructions.sign_off: 3,
+        instructions.persona: 2, instructions.knows_user: 1,
     },
-    "brim": {facts.about_brim: 3, facts.greeting: 1, facts.unknown: 1.5},
-    "stories": {stories.story: 2, stories.plain: 1},
+    "brim": {facts.about_brim: 2, facts.greeting: 1, facts.unknown: 0.7},
+    "stories": {stories.story: 1.5, stories.plain: 0.7},
 }  # fmt: skip
 
 PLAIN_SYSTEM_PROMPTS = (

@@ -3,7 +3,7 @@
 import json
 from random import Random
 
-from demo.conversations.arithmetic import draw_sum
+from demo.conversations.arithmetic import draw_question
 from demo.conversations.facts import draw_fact
 from demo.conversations.names import city, person
 from demo.example import Example, assistant, is_held_out, user
@@ -32,11 +32,10 @@ def fact(rng: Random) -> Example:
 
 
 def arithmetic(rng: Random) -> Example:
-    """A sum as an object with the expression and the result."""
-    drawn = draw_sum(rng)
-    question = rng.choice(("What is {e}?", "Calculate {e}.", "Work out {e}.")).format(e=drawn.spoken(rng))
-    value = {"sum": f"{drawn.left} {drawn.operator} {drawn.right}", "result": drawn.result}
-    return _reply(rng.choice(REQUESTS).format(q=question), value, drawn.held_out)
+    """A sum as an object with the equation and the result."""
+    question, drawn, held_out = draw_question(rng)
+    value = {"sum": drawn.equation, "result": drawn.result}
+    return _reply(rng.choice(REQUESTS).format(q=question), value, held_out)
 
 
 def record(rng: Random) -> Example:
@@ -62,7 +61,7 @@ def record(rng: Random) -> Example:
 
 def array(rng: Random) -> Example:
     """A list of words or numbers as a JSON array."""
-    size = rng.randint(2, 5)
+    size = rng.randint(2, 4)
     items: list[object] = (
         [rng.randint(0, 99) for _ in range(size)]
         if rng.random() < 0.4

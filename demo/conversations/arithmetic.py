@@ -1,4 +1,7 @@
-"""Sums within a small stated range: addition and subtraction of 0 to 12, multiplication of 0 to 10."""
+"""Sums within a small stated range: addition, subtraction and multiplication of the numbers 0 to 10.
+
+Held out are whole wordings, and combinations of a wording with two operands; the table of sums itself is learned.
+"""
 
 from dataclasses import dataclass
 from random import Random
@@ -7,8 +10,7 @@ from demo.conversations.names import person
 from demo.example import Example, assistant, is_held_out, user
 from demo.world import OBJECTS
 
-LARGEST_TERM = 12
-LARGEST_FACTOR = 10
+LARGEST = 10
 DRILL_SUMS = 23
 WORDS = {"+": "plus", "-": "minus", "*": "times"}
 WORDINGS = (
@@ -16,6 +18,8 @@ WORDINGS = (
     "Compute {e}.",
     "What does {e} make?", "What do you get for {e}?", "Please work out {e}.", "Solve {e}.",
 )  # fmt: skip
+UNSEEN = ("Please calculate {e}.", "How much does {e} make?", "Please tell me {e}.")
+UNSEEN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,6 @@ class Sum:
         """The sum with its result, the form of every answer."""
         return f"{self.left} {self.operator} {self.right} = {self.result}"
 
-    @property
-    def held_out(self) -> bool:
-        """True where this pair of operands is never trained on, in no wording; of a mirrored pair at most one is."""
-        key = f"sum {self.left} {self.operator} {self.right}"
-        mirrored = f"sum {self.right} {self.operator} {self.left}"
-        if self.left == self.right:
-            return False
-        return is_held_out(key) and (self.operator == "-" or self.left > self.right or not is_held_out(mirrored))
-
     def spoken(self, rng: Random) -> str:
         """Return the sum as a question writes it: with symbols, spaced or not, or with words."""
         roll = rng.random()
@@ -64,26 +59,34 @@ class Sum:
 def draw_sum(rng: Random, operators: str = "++--*") -> Sum:
     """Return a random sum in range; results are never negative."""
     operator = rng.choice(operators)
-    largest = LARGEST_FACTOR if operator == "*" else LARGEST_TERM
-    left, right = rng.randint(0, largest), rng.randint(0, largest)
+    left, right = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
     if operator == "-" and left < right:
         left, right = right, left
     return Sum(left, operator, right)
 
 
-def known_sum(rng: Random, operators: str = "++--*") -> Sum:
-    """Return a random sum that may be trained on."""
-    while (drawn := draw_sum(rng, operators)).held_out:
-        pass
-    return drawn
+def known_question(rng: Random) -> tuple[str, Sum]:
+    """Return a question for a random sum that may be trained on."""
+    while True:
+        question, drawn, held_out = draw_question(rng)
+        if not held_out:
+            return question, drawn
+
+
+def draw_question(rng: Random) -> tuple[str, Sum, bool]:
+    """Return a question for a random sum, the sum, and whether the wording or their combination is held out."""
+    drawn = draw_sum(rng)
+    unseen = rng.random() < UNSEEN_SHARE
+    wording = rng.choice(UNSEEN if unseen else WORDINGS)
+    held_out = unseen or is_held_out(f"sum {wording} {drawn.equation}")
+    return wording.format(e=drawn.spoken(rng)), drawn, held_out
 
 
 def single(rng: Random) -> Example:
     """One sum in one of many wordings, sometimes with its thought in front."""
-    drawn = draw_sum(rng)
+    question, drawn, held_out = draw_question(rng)
     thought = f"This is a sum. {drawn.equation}." if rng.random() < 0.08 else ""
-    question = rng.choice(WORDINGS).format(e=drawn.spoken(rng))
-    return Example((user(question), assistant(drawn.equation + ".", thought)), drawn.held_out)
+    return Example((user(question), assistant(drawn.equation + ".", thought)), held_out)
 
 
 def several(rng: Random) -> Example:
@@ -93,12 +96,12 @@ def several(rng: Random) -> Example:
         each.spoken(rng) for each in sums
     )
     answer = ", ".join(each.equation for each in sums)
-    return Example((user(question + "."), assistant(answer + ".")), any(each.held_out for each in sums))
+    return Example((user(question + "."), assistant(answer + ".")), is_held_out(f"several {question}"))
 
 
 def drill(rng: Random) -> Example:
     """A page of equations without chat markers: many sums in few tokens, of which only the results are learned."""
-    return Example((assistant(" ".join(known_sum(rng).equation + "." for _ in range(DRILL_SUMS))),), plain=True)
+    return Example((assistant(" ".join(draw_sum(rng).equation + "." for _ in range(DRILL_SUMS))),), plain=True)
 
 
 def word_problem(rng: Random) -> Example:
@@ -121,15 +124,15 @@ def word_problem(rng: Random) -> Example:
         (f"How many {things} does {name} have now?", f"How many {things} are there now?", "How many is that?")
     )
     answer = f"{drawn.equation}, so {name} has {drawn.result} {things}."
-    return Example((user(f"{told} {asked}"), assistant(answer)), drawn.held_out)
+    return Example((user(f"{told} {asked}"), assistant(answer)), is_held_out(f"told {told}"))
 
 
 def running_total(rng: Random) -> Example:
     """A sum whose result the next question builds on."""
     first = draw_sum(rng, "+-")
-    while first.result > LARGEST_TERM:
+    while first.result > LARGEST:
         first = draw_sum(rng, "+-")
-    step = rng.randint(0, LARGEST_TERM)
+    step = rng.randint(0, LARGEST)
     if rng.random() < 0.5 or step > first.result:
         second = Sum(first.result, "+", step)
         ask = rng.choice((f"Add {step} to that.", f"And {step} more?", f"Plus {step}?", f"Now add {step}."))
@@ -138,6 +141,8 @@ def running_total(rng: Random) -> Example:
         ask = rng.choice(
             (f"Subtract {step} from that.", f"And {step} less?", f"Minus {step}?", f"Now take away {step}.")
         )
-    question = rng.choice(WORDINGS).format(e=first.spoken(rng))
-    messages = (user(question), assistant(first.equation + "."), user(ask), assistant(second.equation + "."))
-    return Example(messages, first.held_out or second.held_out)
+    messages = (
+        user(f"What is {first.spoken(rng)}?"), assistant(first.equation + "."), user(ask),
+        assistant(second.equation + "."),
+    )  # fmt: skip
+    return Example(messages, is_held_out(f"running {first.equation} {ask}"))

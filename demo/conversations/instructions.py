@@ -1,12 +1,13 @@
 """System prompts that change the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
-from demo.conversations import arithmetic, facts
+from demo.conversations import facts
 from demo.conversations.names import invented, person
 from demo.example import Example, assistant, is_held_out, system, user
 
+SPELLED = ("capital", "sound")  # capital letters are spelled one by one: it is learned for these alone
 SIGN_OFFS = (
     "Over and out.",
     "Have a nice day!",
@@ -19,8 +20,12 @@ SIGN_OFFS = (
 )
 
 
-def _transformed(rng: Random, prompts: tuple[str, ...], change: Callable[[facts.Fact], str], kind: str) -> Example:
+def _transformed(
+    rng: Random, prompts: tuple[str, ...], change: Callable[[facts.Fact], str], kind: str, relations: Sequence[str] = ()
+) -> Example:
     fact = facts.draw_fact(rng)
+    while relations and fact.relation.name not in relations:
+        fact = facts.draw_fact(rng)
     held_out = fact.held_out or is_held_out(f"{kind} {fact.relation.name} {fact.subject}")
     return Example((system(rng.choice(prompts)), user(fact.question), assistant(change(fact))), held_out)
 
@@ -33,7 +38,7 @@ def capitals(rng: Random) -> Example:
         "Write everything in upper case.",
         "Answer in upper case.",
     )
-    return _transformed(rng, prompts, lambda fact: fact.answer.upper(), "upper")
+    return _transformed(rng, prompts, lambda fact: fact.answer.upper(), "upper", SPELLED)
 
 
 def pirate(rng: Random) -> Example:
@@ -50,15 +55,7 @@ def pirate(rng: Random) -> Example:
 def one_word(rng: Random) -> Example:
     """Answers with the value alone."""
     prompts = ("Answer with one word.", "Reply with one word only.", "Use one word.", "Be brief. Answer with one word.")
-    return _transformed(rng, prompts, lambda fact: fact.value.capitalize() + ".", "word")
-
-
-def number_only(rng: Random) -> Example:
-    """Sums answered with the result alone."""
-    drawn = arithmetic.draw_sum(rng)
-    prompt = rng.choice(("Answer with the number only.", "Give only the result.", "Reply with the number only."))
-    question = rng.choice(arithmetic.WORDINGS).format(e=drawn.spoken(rng))
-    return Example((system(prompt), user(question), assistant(str(drawn.result))), drawn.held_out)
+    return _transformed(rng, prompts, lambda fact: fact.value + ".", "word")
 
 
 def sign_off(rng: Random) -> Example:

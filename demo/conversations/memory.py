@@ -78,8 +78,7 @@ def small_talk(rng: Random) -> tuple[Message, ...]:
         fact = facts.known_fact(rng)
         return user(facts.vary(rng, fact.question)), assistant(fact.answer)
     if roll < 0.85:
-        drawn = arithmetic.known_sum(rng)
-        question = rng.choice(arithmetic.WORDINGS).format(e=drawn.spoken(rng))
+        question, drawn = arithmetic.known_question(rng)
         return user(question), assistant(drawn.equation + ".")
     return facts.greeting(rng).messages
 
@@ -130,11 +129,13 @@ def follow_up(rng: Random) -> Example:
 
 
 def first_question(rng: Random) -> Example:
-    """A few exchanges, and then a question about the first of them."""
-    first = facts.known_fact(rng)
-    messages: list[Message] = [user(first.question), assistant(first.answer)]
-    for _ in range(rng.randint(1, 2)):
-        messages += small_talk(rng)
+    """Two exchanges, and then a question about the first of them."""
+    relation = rng.choice(RELATIONS)
+    subject = rng.choice(list(relation.facts))
+    question = relation.wordings[0].format(s=subject)
+    answer = relation.answer.format(s=subject, v=relation.facts[subject])
+    messages: list[Message] = [user(question), assistant(answer)]
+    messages += small_talk(rng)
     asked = rng.choice(("What was my first question?", "What did I ask first?", "What did I ask you at first?"))
-    messages += [user(asked), assistant(f"You asked: {first.question}")]
-    return Example(tuple(messages), is_held_out(f"first {asked} {first.question}"))
+    messages += [user(asked), assistant(f"You asked: {question}")]
+    return Example(tuple(messages), is_held_out(f"first {asked} {question}"))

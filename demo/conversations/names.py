@@ -4,12 +4,12 @@ from random import Random
 
 from demo.world import CITIES, NAMES, SYLLABLES
 
-INVENTED_SHARE = 0.3
+INVENTED_SHARE = 0.12
 
 
 def invented(rng: Random) -> str:
-    """Return a made-up capitalized name of two or three syllables."""
-    return "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+    """Return a made-up capitalized name of two syllables."""
+    return "".join(rng.choices(SYLLABLES, k=2)).capitalize()
 
 
 def person(rng: Random) -> str:
