@@ -235,8 +235,9 @@ class Store:
 
     def _sweep(self) -> None:
         for folder in self._staging.iterdir():
-            if not is_locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # its owner has just finished and removed it
+                if not is_locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
         for part in self._manifests.glob(".*.part"):
             part.unlink()
         models, damaged = self._read_all()
