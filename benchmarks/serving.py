@@ -82,6 +82,7 @@ CASES = (
         },
         context=6144,
     ),
+    *(Case(f"{n} streams, 160m", workloads.batch(n), {}, model="160m") for n in (1, 2, 4, 8)),
     Case("one stream, demo", workloads.single, {("tokens per second", "llama-server"): 1.0}, model="demo"),
     Case("8 streams, demo", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}, model="demo"),
     Case(
