@@ -68,17 +68,17 @@ class Settings(BaseSettings):
     models: CommaList = ()
     """Models to load at the start: names in the store or paths of GGUF files."""
     host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    ctx: int = Field(0, ge=0)
+    port: int = Field(default=8080, ge=0, le=65535)
+    ctx: int = Field(default=0, ge=0)
     """Context length of one request; 0 takes the model's own, as far as memory allows."""
-    parallel: int = Field(8, ge=1, le=256)
+    parallel: int = Field(default=8, ge=1, le=256)
     gpu_layers: GpuLayers = "auto"
     vram_budget: Size | None = None
     kv_type: Literal["f16", "q8_0", "q4_0", "f32"] = "f16"
     cache_ram: Size = Field(default_factory=_default_ram_cache)
     cache_disk: Size = Field(default_factory=_default_disk_cache)
     rpc: CommaList = ()
-    api_key: CommaList = Field((), repr=False)
+    api_key: CommaList = Field(default=(), repr=False)
     no_key: bool = False
     """Allow listening beyond this machine without a key."""
     allowed_hosts: CommaList = ()
@@ -90,10 +90,10 @@ class Settings(BaseSettings):
     """Speculate by prompt lookup while it pays."""
     kv_unified: bool | None = None
     """One pool of KV cells for all requests, or a buffer for each; None leaves it to brim."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     log_prompts: bool = False
     debug: bool = False
-    grace: float = Field(30.0, ge=0)
+    grace: float = Field(default=30.0, ge=0)
     """How long running requests may take to end after SIGTERM."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""

@@ -123,7 +123,7 @@ def wait_until_healthy(server: RunningServer) -> None:
     while time.monotonic() < deadline:
         assert server.process.poll() is None, server.log.read_text()
         try:
-            if server.get("/health").status_code == httpx.codes.OK:
+            if server.get("/health").status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -82,20 +82,20 @@ async def test_a_field_at_fault_is_named(
     assert "\n" not in error["message"]
 
 
-@pytest.mark.parametrize(
-    ("changed", "param", "words"),
-    [
-        ({"prompt": 5}, "prompt", "list of token ids"),
-        ({"prompt": []}, "prompt", "list of token ids"),
-        ({"prompt": None}, "prompt", "list of token ids"),
-        ({"prompt": [[]]}, "prompt[0]", ""),
-        ({"prompt": [-1]}, "prompt[0]", "greater than or equal to 0"),
-        ({"logprobs": True}, "logprobs", "integer"),
-        ({"suffix": "end"}, "suffix", "does not support it yet"),
-        ({"best_of": 0}, "best_of", "greater than or equal to 1"),
-        ({"messages": []}, "messages", "not a known field"),
-    ],
-)
+COMPLETION_FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"prompt": 5}, "prompt", "list of token ids"),
+    ({"prompt": []}, "prompt", "list of token ids"),
+    ({"prompt": None}, "prompt", "list of token ids"),
+    ({"prompt": [[]]}, "prompt[0]", ""),
+    ({"prompt": [-1]}, "prompt[0]", "greater than or equal to 0"),
+    ({"logprobs": True}, "logprobs", "integer"),
+    ({"suffix": "end"}, "suffix", "does not support it yet"),
+    ({"best_of": 0}, "best_of", "greater than or equal to 1"),
+    ({"messages": []}, "messages", "not a known field"),
+]
+
+
+@pytest.mark.parametrize(("changed", "param", "words"), COMPLETION_FAULTS)
 async def test_a_field_at_fault_is_named_in_completions_too(
     client: httpx.AsyncClient, changed: dict[str, Any], param: str, words: str
 ) -> None:

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 MODEL = "demo"
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
-GREEDY: dict[str, Any] = {"temperature": 0}
 
 
 def test_chat_answers(openai_client: OpenAI) -> None:
-    answer = openai_client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=8, **GREEDY)
+    answer = openai_client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=8, temperature=0)
     assert answer.object == "chat.completion"
     assert answer.model == MODEL
     choice = answer.choices[0]
@@ -31,10 +30,15 @@ def test_chat_answers(openai_client: OpenAI) -> None:
 
 
 def test_a_streamed_chat_is_the_same_as_one_not_streamed(openai_client: OpenAI) -> None:
-    whole = openai_client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=12, **GREEDY)
+    whole = openai_client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=12, temperature=0)
     chunks = list(
         openai_client.chat.completions.create(
-            model=MODEL, messages=MESSAGES, max_tokens=12, stream=True, stream_options={"include_usage": True}, **GREEDY
+            model=MODEL,
+            messages=MESSAGES,
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True},
+            temperature=0,
         )
     )
     assert {chunk.id for chunk in chunks} == {chunks[0].id}
@@ -52,9 +56,9 @@ def test_a_streamed_chat_is_the_same_as_one_not_streamed(openai_client: OpenAI) 
 
 
 def test_a_streamed_completion_is_the_same_as_one_not_streamed(openai_client: OpenAI) -> None:
-    whole = openai_client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=12, **GREEDY)
+    whole = openai_client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=12, temperature=0)
     chunks = openai_client.completions.create(
-        model=MODEL, prompt="Once upon a time", max_tokens=12, stream=True, **GREEDY
+        model=MODEL, prompt="Once upon a time", max_tokens=12, stream=True, temperature=0
     )
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert whole.object == "text_completion"
@@ -66,7 +70,7 @@ def test_requests_side_by_side_get_their_own_answers(openai_client: OpenAI) -> N
     prompts = [f"The number {number} is" for number in range(8)]
 
     def complete(prompt: str) -> str:
-        answer = openai_client.completions.create(model=MODEL, prompt=prompt, max_tokens=6, echo=True, **GREEDY)
+        answer = openai_client.completions.create(model=MODEL, prompt=prompt, max_tokens=6, echo=True, temperature=0)
         return answer.choices[0].text
 
     with ThreadPoolExecutor(len(prompts)) as pool:
@@ -91,23 +95,23 @@ def test_several_prompts_and_choices_come_back_in_order(openai_client: OpenAI) -
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(openai_client: OpenAI) -> None:
-    free = openai_client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=16, **GREEDY)
+    free = openai_client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=16, temperature=0)
     text = free.choices[0].text
     stop = text[5:8]
     cut = text[: text.index(stop)]
     stopped = openai_client.completions.create(
-        model=MODEL, prompt="Once upon a time", max_tokens=16, stop=[stop, "never said"], **GREEDY
+        model=MODEL, prompt="Once upon a time", max_tokens=16, stop=[stop, "never said"], temperature=0
     )
     assert (stopped.choices[0].text, stopped.choices[0].finish_reason) == (cut, "stop")
     chunks = openai_client.completions.create(
-        model=MODEL, prompt="Once upon a time", max_tokens=16, stop=stop, stream=True, **GREEDY
+        model=MODEL, prompt="Once upon a time", max_tokens=16, stop=stop, stream=True, temperature=0
     )
     assert "".join(chunk.choices[0].text for chunk in chunks) == cut
 
 
 def test_ignoring_the_end_gives_as_many_tokens_as_asked_for(openai_client: OpenAI) -> None:
     answer = openai_client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, max_completion_tokens=40, extra_body={"ignore_eos": True}, **GREEDY
+        model=MODEL, messages=MESSAGES, max_completion_tokens=40, extra_body={"ignore_eos": True}, temperature=0
     )
     assert answer.usage
     assert answer.usage.completion_tokens == 40
@@ -127,7 +131,7 @@ def test_the_same_seed_gives_the_same_answer(openai_client: OpenAI) -> None:
 
 def test_log_probabilities_come_for_each_token(openai_client: OpenAI) -> None:
     answer = openai_client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, max_tokens=5, logprobs=True, top_logprobs=3, **GREEDY
+        model=MODEL, messages=MESSAGES, max_tokens=5, logprobs=True, top_logprobs=3, temperature=0
     )
     logprobs = answer.choices[0].logprobs
     assert logprobs
@@ -144,7 +148,7 @@ def test_log_probabilities_come_for_each_token(openai_client: OpenAI) -> None:
 def test_echo_gives_the_prompts_log_probabilities_too(openai_client: OpenAI) -> None:
     prompt = "Once upon a time"
     answer = openai_client.completions.create(
-        model=MODEL, prompt=prompt, max_tokens=3, echo=True, logprobs=1, extra_body={"ignore_eos": True}, **GREEDY
+        model=MODEL, prompt=prompt, max_tokens=3, echo=True, logprobs=1, extra_body={"ignore_eos": True}, temperature=0
     )
     logprobs = answer.choices[0].logprobs
     assert logprobs
@@ -161,7 +165,7 @@ def test_echo_gives_the_prompts_log_probabilities_too(openai_client: OpenAI) -> 
 def test_a_bias_bans_a_token(openai_client: OpenAI, server_url: str) -> None:
     def first(bias: dict[str, int]) -> Any:
         answer = openai_client.completions.create(
-            model=MODEL, prompt="Once upon a", max_tokens=1, logprobs=1, logit_bias=bias, **GREEDY
+            model=MODEL, prompt="Once upon a", max_tokens=1, logprobs=1, logit_bias=bias, temperature=0
         )
         return answer.choices[0].text
 
@@ -174,16 +178,19 @@ def test_a_bias_bans_a_token(openai_client: OpenAI, server_url: str) -> None:
 
 def test_a_prefix_computed_before_is_counted_as_cached(openai_client: OpenAI) -> None:
     prompt = "A story about a very long train that went over nine hills and through nine valleys, " * 2
-    for _ in range(2):
-        answer = openai_client.completions.create(
-            model=MODEL, prompt=prompt, max_tokens=1, extra_body={"cache_salt": "counted"}, **GREEDY
+    answers = [
+        openai_client.completions.create(
+            model=MODEL, prompt=prompt, max_tokens=1, extra_body={"cache_salt": "counted"}, temperature=0
         )
+        for _ in range(2)
+    ]
+    answer = answers[1]
     assert answer.usage
     details = answer.usage.prompt_tokens_details
     assert details
     assert (details.cached_tokens or 0) > answer.usage.prompt_tokens // 2
     other = openai_client.completions.create(
-        model=MODEL, prompt=prompt, max_tokens=1, extra_body={"cache_salt": "another"}, **GREEDY
+        model=MODEL, prompt=prompt, max_tokens=1, extra_body={"cache_salt": "another"}, temperature=0
     )
     assert other.usage
     assert other.usage.prompt_tokens_details
@@ -192,7 +199,7 @@ def test_a_prefix_computed_before_is_counted_as_cached(openai_client: OpenAI) ->
 
 def test_timings_come_on_request_under_llama_servers_names(openai_client: OpenAI) -> None:
     answer = openai_client.completions.create(
-        model=MODEL, prompt="Once", max_tokens=4, extra_body={"timings": True, "ignore_eos": True}, **GREEDY
+        model=MODEL, prompt="Once", max_tokens=4, extra_body={"timings": True, "ignore_eos": True}, temperature=0
     )
     timings: dict[str, float] = answer.model_extra["timings"]  # type: ignore[index]
     assert timings["predicted_n"] == 4
@@ -234,7 +241,7 @@ def test_text_parts_are_one_text(openai_client: OpenAI) -> None:
         }
     ]
     answers = [
-        openai_client.chat.completions.create(model=MODEL, messages=messages, max_tokens=6, **GREEDY)
+        openai_client.chat.completions.create(model=MODEL, messages=messages, max_tokens=6, temperature=0)
         for messages in (MESSAGES, parts)
     ]
     assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
