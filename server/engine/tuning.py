@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 2, 4, 8)
 PROMPT = 64
-_PATIENCE = 4.0
+_TRIES = 3
+_LONG = 0.5
+"""Seconds after which a step is not tried again."""
+_PATIENCE = 3.0
 """Seconds after which no further thread count is tried."""
 
 log = logging.getLogger("brim.tuning")
@@ -69,7 +72,7 @@ def _measure(context: Context, spec: LoadSpec, cores: int) -> Tuning:
     threads_batch = _fastest(counts, context, prompt)
     context.set_threads(threads, threads_batch)
     widths = [width for width in WIDTHS if width <= prompt]
-    steps = {width: min(_seconds(context, width) for _ in range(2)) for width in widths}
+    steps = {width: _shortest(context, width) for width in widths}
     return Tuning(threads, threads_batch, steps, prompt / _seconds(context, prompt))
 
 
@@ -79,10 +82,18 @@ def _fastest(counts: list[int], context: Context, width: int) -> int:
     begun = time.monotonic()
     for count in counts:
         context.set_threads(count, count)
-        times[count] = min(_seconds(context, width) for _ in range(3))
+        times[count] = _shortest(context, width)
         if time.monotonic() - begun > _PATIENCE:
             break
     return min(times, key=lambda count: times[count] * (1.0 if count == counts[0] else 1.05))
+
+
+def _shortest(context: Context, width: int) -> float:
+    """The shortest of three steps, or of fewer where they take long."""
+    times = [_seconds(context, width)]
+    while len(times) < _TRIES and sum(times) < _LONG:
+        times.append(_seconds(context, width))
+    return min(times)
 
 
 def _seconds(context: Context, width: int) -> float:
