@@ -13,20 +13,23 @@ import msgspec
 
 from server.engine.llama import Context, ContextShape, Model, device_bytes
 from server.engine.messages import LoadSpec
+from server.offload.footprint import IDLE_SEQUENCES
 
 PROMPT = [1, *range(300, 340)]
 
 
-def decode(spec: LoadSpec, tokens: int, full_batch: bool) -> dict[str, object]:
-    """Greedy continuation of PROMPT; with `full_batch` a whole ubatch goes first, so that every buffer is touched."""
+def decode(spec: LoadSpec, tokens: int, full_context: bool) -> dict[str, object]:
+    """Greedy continuation of PROMPT; `full_context` first fills the context with outputs, to touch every buffer."""
     model = Model(spec, lambda _: None)
     placement = spec.placement
-    shape = ContextShape(spec.context, spec.parallel, True, placement.n_batch, placement.n_ubatch)
+    sequences = spec.parallel + IDLE_SEQUENCES  # as the engine's worker makes it
+    shape = ContextShape(spec.context, sequences, True, placement.n_batch, placement.n_ubatch)
     context = Context(model, spec, shape)
     context.set_threads(spec.threads or 1, spec.threads or 1)
-    if full_batch:
-        n = min(placement.n_ubatch, spec.context)
-        context.decode([5] * n, range(n), [0] * n, range(n))
+    if full_context:
+        n = placement.n_ubatch
+        for start in range(0, spec.context, n):
+            context.decode([5] * n, range(start, start + n), [0] * n, range(n))
         context.drop(0)
     context.decode(PROMPT, range(len(PROMPT)), [0] * len(PROMPT), [len(PROMPT) - 1])
     output = [int(context.logits(1)[0].argmax())]
@@ -40,6 +43,6 @@ def decode(spec: LoadSpec, tokens: int, full_batch: bool) -> dict[str, object]:
 
 if __name__ == "__main__":
     request = json.loads(sys.stdin.readline())
-    result = decode(msgspec.convert(request["spec"], LoadSpec), request["tokens"], request["full_batch"])
+    result = decode(msgspec.convert(request["spec"], LoadSpec), request["tokens"], request["full_context"])
     print(json.dumps(result), flush=True)
     sys.stdin.readline()  # hold everything until the test has looked at the workers' memory

@@ -63,12 +63,12 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def decoding(spec: LoadSpec, tokens: int = 24, *, full_batch: bool = False) -> Generator[dict[str, Any]]:
+def decoding(spec: LoadSpec, tokens: int = 24, *, full_context: bool = False) -> Generator[dict[str, Any]]:
     """Load and decode in a process of its own; the model stays loaded inside the block."""
     command = [sys.executable, "-m", "tests.offload.decoding"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin and process.stdout
-    request = {"spec": msgspec.to_builtins(spec), "tokens": tokens, "full_batch": full_batch}
+    request = {"spec": msgspec.to_builtins(spec), "tokens": tokens, "full_context": full_context}
     process.stdin.write(json.dumps(request) + "\n")
     process.stdin.flush()
     try:
