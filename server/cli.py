@@ -16,6 +16,7 @@ from server.commands.run import run
 from server.commands.serve import serve
 from server.errors import BrimError
 from server.models.cli import app as store_commands
+from server.offload.cli import app as planner_commands
 
 INTERRUPTED = 130
 
@@ -32,6 +33,7 @@ app.command()(ps)
 app.command()(stop)
 app.add_typer(store_commands)
 app.add_typer(converter_commands)
+app.add_typer(planner_commands)
 
 
 def _print_version(wanted: bool) -> None:

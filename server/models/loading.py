@@ -16,7 +16,7 @@ from server.engine.messages import LoadSpec
 from server.errors import BrimError, LoadError
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
-from server.offload import Wish, choose, step_down
+from server.offload import Choice, Wish, choose, learn, step_down
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,10 +65,12 @@ async def load(source: ModelSource, settings: Settings, on_progress: Progress) -
         LoadError: it could not be loaded.
     """
     try:
-        spec = await asyncio.to_thread(_plan, source, settings)
+        spec, choice = await asyncio.to_thread(_plan, source, settings)
     except BrimError as error:
         raise LoadError(f"{source.name} could not be loaded: {error}") from error
     engine = await _start(spec, on_progress)
+    if engine.spec.placement != spec.placement:
+        await asyncio.to_thread(learn, choice, engine.spec.placement)
     info = engine.info
     template = ChatTemplate(
         source.template if source.template is not None else info.chat_template,
@@ -89,7 +91,7 @@ async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
             spec = structs.replace(spec, placement=smaller)
 
 
-def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
+def _plan(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Choice]:
     """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults."""
     own = source.parameters
     given = settings.model_fields_set
@@ -107,7 +109,7 @@ def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
     )
     choice = choose(source.path, wish, rpc=settings.rpc)
     draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
-    return LoadSpec(
+    spec = LoadSpec(
         path=str(source.path),
         name=source.name,
         digest=source.digest,
@@ -115,7 +117,7 @@ def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
         context=choice.context,
         parallel=wish.parallel,
         kv_type=chosen("kv_type", own.kv_type),
-        rpc=settings.rpc,
+        rpc=choice.rpc,
         threads=chosen("threads", own.num_thread),
         adapters=source.adapters,
         cache_ram=settings.cache_ram,
@@ -126,3 +128,4 @@ def _plan(source: ModelSource, settings: Settings) -> LoadSpec:
         lookup=settings.lookup,
         kv_unified=settings.kv_unified,
     )
+    return spec, choice
