@@ -78,10 +78,10 @@ def main() -> None:
     results.set_hwm(0)
     results.connect(f"ipc://{folder}/results")
     outbox = Outbox(results)
-    spec = decode_to_worker(requests.recv())
-    assert isinstance(spec, LoadSpec)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
+    spec = decode_to_worker(requests.recv())
+    assert isinstance(spec, LoadSpec)
     try:
         worker = Worker(spec, outbox, orders)
     except Exception as error:
