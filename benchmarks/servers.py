@@ -139,10 +139,10 @@ def workspace() -> Generator[Path]:
 
 def _wait(server: Server) -> None:
     deadline = time.monotonic() + START_LIMIT
-    body = {"model": model_name(server), "prompt": "a", "max_tokens": 1}
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise RuntimeError(f"{server.name} ended at once: {server.log.read_text()[-2000:]}")
+        body = {"model": model_name(server), "prompt": "a", "max_tokens": 1}
         with contextlib.suppress(httpx.HTTPError):
             if httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200:
                 return
