@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BrimError(Exception):
-    """Something the user can mend. Its text is the whole message; the command line prints it and exits with status 1."""
+    """Something the user can mend. Its text is the whole message: the command line prints it and exits with 1."""
 
 
 class LoadError(BrimError):

@@ -86,11 +86,8 @@ def test_messages_are_left_as_they_were() -> None:
 
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
-conversations = st.lists(
-    st.builds(lambda role, content: {"role": role, "content": content}, st.sampled_from(["user", "assistant"]), text),
-    min_size=1,
-    max_size=6,
-)
+roles = st.sampled_from(["user", "assistant"])
+conversations = st.lists(st.fixed_dictionaries({"role": roles, "content": text}), min_size=1, max_size=6)
 
 
 @given(conversations, st.booleans())

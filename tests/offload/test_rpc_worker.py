@@ -25,11 +25,12 @@ def test_lends_the_cpu_where_there_is_no_gpu_and_warns_beyond_loopback(host: str
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         endpoint = f"127.0.0.1:{port}"
+        found = discover((endpoint,))
         for _ in range(60):
-            found = discover((endpoint,))
             if found.devices:
                 break
             time.sleep(0.5)
+            found = discover((endpoint,))
         assert [(device.name, device.backend) for device in found.devices] == [("RPC0", "RPC")]
         assert found.rpc == (endpoint,)
     finally:
