@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,11 +86,12 @@ def write_gguf(
     with _replacing(path, size) as descriptor:
         os.pwrite(descriptor, header, 0)
         os.ftruncate(descriptor, size)
-        with ThreadPoolExecutor(threads or physical_cores()) as pool:
+        with interrupts_deferred() as heed_interrupt, ThreadPoolExecutor(threads or physical_cores()) as pool:
             done = 0
             try:
                 for finished in pool.map(_write_chunk, repeat(descriptor), chunks):
                     done += finished
+                    heed_interrupt()
                     if progress is not None:
                         progress(done, total)
             finally:
@@ -155,3 +158,27 @@ def _replacing(path: Path, size: int) -> Generator[int]:
             temporary.replace(path)
     except OSError as error:
         raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
+def interrupts_deferred() -> Generator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait until it is asked for them: one that strikes inside a pool's own locks would hang it.
+
+    Yields:
+        Raises KeyboardInterrupt if one has come; does nothing outside the main thread, which gets none.
+    """
+    caught: list[int] = []
+
+    def heed() -> None:
+        if caught:
+            raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (wanted if main else ())}
+    try:
+        yield heed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    heed()
