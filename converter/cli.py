@@ -89,24 +89,36 @@ def inspect(
 
 @contextmanager
 def reporting_errors(debug: bool) -> Generator[None]:
-    """Ends the command with one sentence on stderr and status 1 on an error, and with 130 when interrupted.
-
-    SIGTERM ends it as Ctrl-C does, so that no half-written file stays behind.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    """Ends a conversion with one sentence on an error or an interruption; `debug` shows llama.cpp's log, too."""
+    with ending_in_good_order(ConversionError, "Interrupted; nothing was written.", debug=debug):
         if debug:
             from converter import ggml
 
             ggml.show_log()
         yield
-    except ConversionError as error:
+
+
+@contextmanager
+def ending_in_good_order(foreseen: type[Exception], interrupted: str, *, debug: bool) -> Generator[None]:
+    """Ends a command with one sentence on stderr and status 1 on an error, and with 130 when interrupted.
+
+    SIGTERM ends it as Ctrl-C does, so that no half-written file stays behind.
+
+    Args:
+        foreseen: the errors whose text is for the user.
+        interrupted: what to say of an interruption.
+        debug: whether to show the traceback.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except foreseen as error:
         if debug:
             traceback.print_exc()
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing was written.", err=True)
+        typer.echo(interrupted, err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from server.engine.kv_store import DiskStore, Fetched, StoredFile, Written
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from server.engine.costs import Costs
 
@@ -54,14 +54,6 @@ class Memory(Protocol):
 
     def restore_state(self, sequence: int, data: State) -> bool:
         """Replace a sequence's state by a saved one. False where it does not fit; the sequence is then empty."""
-        ...
-
-
-class Clock(Protocol):
-    """Seconds that only grow."""
-
-    def __call__(self) -> float:
-        """The time now; only differences mean something."""
         ...
 
 
@@ -101,7 +93,14 @@ class KvCache:
     """
 
     def __init__(
-        self, memory: Memory, layout: Layout, *, ram_limit: int, disk: DiskStore | None, costs: Costs, clock: Clock
+        self,
+        memory: Memory,
+        layout: Layout,
+        *,
+        ram_limit: int,
+        disk: DiskStore | None,
+        costs: Costs,
+        clock: Callable[[], float],
     ) -> None:
         self.layout = layout
         self.tree = PrefixCache(truncatable=layout.truncatable)

@@ -225,7 +225,6 @@ class Model:
         self.n_params: int = ll.llama_model_n_params(self.pointer)
         self.n_bytes: int = ll.llama_model_size(self.pointer)
         self.context_train: int = ll.llama_model_n_ctx_train(self.pointer)
-        self.has_encoder = bool(ll.llama_model_has_encoder(self.pointer))
         self.truncatable = not (
             ll.llama_model_is_recurrent(self.pointer)
             or ll.llama_model_is_hybrid(self.pointer)

@@ -66,7 +66,6 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     embedding: bool = False
     """Serve embeddings instead of text."""
     pooling: Pooling | None = None
-    warm_up: bool = True
 
 
 class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +12,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from converter.cli import ending_in_good_order
 from server.errors import BrimError
 from server.models.modelfile import Adapter, Modelfile, serialise
 from server.models.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from server.models.manifest import Manifest
@@ -128,25 +128,9 @@ def rm(
             store.remove(name)
 
 
-@contextmanager
-def reporting_errors(debug: bool) -> Generator[None]:
-    """End the command with one sentence on stderr and status 1 on an error, with 130 when interrupted.
-
-    SIGTERM ends it as Ctrl-C does, so that nothing half-made stays behind.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except BrimError as error:
-        if debug:
-            traceback.print_exc()
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; the store is as it was.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def reporting_errors(debug: bool) -> AbstractContextManager[None]:
+    """End the command with one sentence on an error or an interruption."""
+    return ending_in_good_order(BrimError, "Interrupted; the store is as it was.", debug=debug)
 
 
 def as_modelfile_text(store: Store, manifest: Manifest) -> str:
