@@ -1,0 +1,78 @@
+"""What a chat format is: how a family of models writes reasoning and tool calls, read back and enforced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from server.chat.events import Event
+    from server.chat.tools import Tool
+
+
+class OutputParser(ABC):
+    """Reads one answer's text as it grows.
+
+    However the text is cut into pieces, the events joined are the same. Text that may still turn out to be a mark is
+    held back until it is certain.
+    """
+
+    @abstractmethod
+    def push(self, text: str) -> list[Event]:
+        """Take in more of the text; returns what is certain now."""
+
+    @abstractmethod
+    def finish(self) -> list[Event]:
+        """The text is over: returns what was held back. A call cut short stays as far as it came."""
+
+
+class CallGrammar(Struct, frozen=True):
+    """How calls must be written, for llguidance.
+
+    Attributes:
+        opening: Lark terminals and literals that open the first call, such as `"<tool_call>"` or `<[151657]>`.
+        rules: a Lark grammar's rules, of which `calls` describes all that follows the opening up to the turn's end.
+        trigger: the text of the opening as it shows in the output; None where it cannot be told from other text, so
+            that calls are enforced only where one is required.
+    """
+
+    opening: str
+    rules: str
+    trigger: str | None
+
+
+class ChatFormat(ABC):
+    """A format. It has no state: one object serves all requests."""
+
+    name: ClassVar[str]
+    """What `--chat-format` and a Modelfile call it."""
+    marks: ClassVar[tuple[str, ...]] = ()
+    """Special tokens, by their text, that must show in the output for it to be read."""
+
+    @abstractmethod
+    def recognises(self, template: str) -> bool:
+        """Whether a chat template's source is written for this format."""
+
+    @abstractmethod
+    def parser(self, tools: Sequence[Tool], prompt: str) -> OutputParser:
+        """A parser for one answer.
+
+        Args:
+            tools: those offered; empty means that nothing is to be read as a call.
+            prompt: the rendered prompt; how it ends tells whether the answer begins inside reasoning.
+        """
+
+    @abstractmethod
+    def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
+        """The grammar under which an answer calls one of `tools`, or several where `parallel`.
+
+        Args:
+            tools: at least one.
+            special: the model's special tokens by their text: a mark among them is written `<[id]>`, any other as a
+                literal.
+            parallel: whether more than one call is allowed.
+        """
