@@ -52,10 +52,19 @@ class ChatFormat(ABC):
     """What `--chat-format` and a Modelfile call it."""
     marks: ClassVar[tuple[str, ...]] = ()
     """Special tokens, by their text, that must show in the output for it to be read."""
+    reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
+    """The marks around reasoning, where the format has any."""
 
     @abstractmethod
     def recognises(self, template: str) -> bool:
         """Whether a chat template's source is written for this format."""
+
+    def open_reasoning(self, prompt: str) -> str | None:
+        """The mark that ends the reasoning in which a prompt leaves the answer to begin; None where it does not."""
+        if self.reasoning is None:
+            return None
+        begin, end = self.reasoning
+        return end if prompt.rstrip().endswith(begin) else None
 
     @abstractmethod
     def parser(self, tools: Sequence[Tool], prompt: str) -> OutputParser:
