@@ -76,7 +76,7 @@ class Guard:
             self._check_origin(headers)
             partition = self._admit(scope["path"], headers)
         except RequestError as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["partition"] = partition
         await self._app(scope, receive, send)

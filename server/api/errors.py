@@ -1,4 +1,4 @@
-"""How errors leave the server: one sentence in OpenAI's error object, whatever went wrong."""
+"""How errors leave the server: one sentence, in the form of the protocol whose path was asked, whatever went wrong."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from server.api.ollama.errors import ollama_error
 from server.errors import BrimError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -45,19 +46,29 @@ def error_object(error: RequestError) -> UserError:
     return UserError(error.message, kind, error.param, error.code)
 
 
-def error_body(error: RequestError) -> bytes:
-    """The JSON text of an error response."""
+def openai_error(error: RequestError) -> bytes:
+    """The JSON text of an error in OpenAI's form."""
     return msgspec.json.encode({"error": error_object(error)})
 
 
-def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:
-    """The response for an error, with Retry-After where the same request may succeed later."""
+FORMS: dict[str, Callable[[RequestError], bytes]] = {"/api/": ollama_error}
+"""How errors are written under paths that begin so. Anywhere else they have OpenAI's form."""
+
+
+def error_body(error: RequestError, path: str) -> bytes:
+    """The JSON text of an error, in the form of the protocol that has the path."""
+    write = next((form for prefix, form in FORMS.items() if path.startswith(prefix)), openai_error)
+    return write(error)
+
+
+def error_response(error: RequestError, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The response for an error at a path, with Retry-After where the same request may succeed later."""
     all_headers = dict(headers or {})
     if error.retry_after is not None:
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         all_headers["WWW-Authenticate"] = "Bearer"
-    return Response(error_body(error), error.status, all_headers, media_type="application/json")
+    return Response(error_body(error, path), error.status, all_headers, media_type="application/json")
 
 
 def as_request_error(error: BrimError) -> RequestError:
@@ -66,7 +77,7 @@ def as_request_error(error: BrimError) -> RequestError:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of an application leave in this form."""
+    """Let every error of an application leave in its protocol's form."""
     app.add_exception_handler(BrimError, _on_brim_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -75,12 +86,12 @@ def install(app: FastAPI) -> None:
 
 async def _on_brim_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BrimError)
-    return error_response(as_request_error(error))
+    return error_response(as_request_error(error), request.url.path)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(explain(error.errors(), error.body))
+    return error_response(explain(error.errors(), error.body), request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -92,13 +103,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         message, code = f"{path} does not take {request.method}", "method_not_allowed"
     else:
         message, code = str(error.detail), None
-    return error_response(RequestError(message, status=error.status_code, code=code), error.headers)
+    return error_response(RequestError(message, status=error.status_code, code=code), path, error.headers)
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
     message = "something went wrong in the server; its log says more when it runs with --debug"
-    return error_response(RequestError(message, status=500, code="internal_error"))
+    return error_response(RequestError(message, status=500, code="internal_error"), request.url.path)
 
 
 def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:

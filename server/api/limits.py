@@ -34,7 +34,7 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._limit:
             error = RequestError(self._message, status=413, code="request_too_large")
-            await error_response(error, {"Connection": "close"})(scope, receive, send)
+            await error_response(error, scope["path"], {"Connection": "close"})(scope, receive, send)
             return
         seen = 0
 
@@ -70,7 +70,7 @@ class Gate:
             await self._app(scope, receive, send)
         elif self._traffic.draining:
             error = RequestError("the server is shutting down", status=503, code="shutting_down", retry_after=5)
-            await error_response(error, {"Connection": "close"})(scope, receive, send)
+            await error_response(error, scope["path"], {"Connection": "close"})(scope, receive, send)
         else:
             self._traffic.open += 1
             try:

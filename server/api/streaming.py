@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from starlette.responses import Response
 
-from server.api.errors import error_body
+from server.api.errors import openai_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Sequence
@@ -90,8 +90,8 @@ async def stream_events(request: Request, events: AsyncGenerator[bytes]) -> Resp
 
 
 def error_event(error: RequestError) -> bytes:
-    """The event that tells of a failure after the stream began; nothing follows it."""
-    return b"data: " + error_body(error) + b"\n\n"
+    """The event that tells of a failure after one of OpenAI's streams began; nothing follows it."""
+    return b"data: " + openai_error(error) + b"\n\n"
 
 
 async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:

@@ -1,0 +1,1 @@
+"""Ollama's protocol: models and their management, chat, generate and embed."""
