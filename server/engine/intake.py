@@ -115,9 +115,11 @@ class Intake(threading.Thread):
         request = Request(ask, tokens, arrived, checkpoints=self._checkpoints(ask, tokens))
         limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos else []
+        special = self._vocab.special_tokens
+        visible = frozenset(special[text] for text in ask.visible if text in special)
         for index in range(max(ask.n, ask.best_of)):
             sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
-            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop))
+            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
                 sequence.lookup = Lookup(tokens)
             request.sequences.append(sequence)

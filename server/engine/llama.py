@@ -32,6 +32,7 @@ Logits = npt.NDArray[np.float32]
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 POOLING: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
+_SPECIAL = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_USER_DEFINED
 _CONNECT_SECONDS = 5.0
 _BUFFER_SIZE = re.compile(r"(\S+)\s+(?:model|KV|RS|compute|output|LoRA) buffer size =\s*([\d.]+) MiB")
 _WARNING, _ERROR, _CONTINUATION = 3, 4, 5  # ggml_log_level
@@ -132,6 +133,10 @@ class Vocab:
         self.eos = cast("int", ll.llama_vocab_eos(pointer))
         self.eot = cast("int", ll.llama_vocab_eot(pointer))
         self.end_tokens = frozenset(t for t in range(self.size) if ll.llama_vocab_is_eog(pointer, t))
+        self.special_tokens = {
+            self.text(t): t for t in range(self.size) if ll.llama_vocab_get_attr(pointer, t) & _SPECIAL
+        }
+        """Control and user-defined tokens by their text."""
         self._pieces: dict[int, bytes] = {}
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:

@@ -113,6 +113,9 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     max_tokens: int | None = None
     """None generates to the end of the context."""
     stop: list[str] = field(default_factory=list[str])
+    visible: list[str] = field(default_factory=list[str])
+    """Special tokens, by their text, that show in the output instead of being hidden; one that ends the answer does so
+    all the same. Texts that are no special token of the model's are ignored: their text shows anyway."""
     ignore_eos: bool = False
     logprobs: int | None = None
     """None: none; N: the chosen token's and those of the N likeliest."""
@@ -199,6 +202,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     fim: bool
     """Whether the vocabulary has fill-in-the-middle tokens."""
     special_tokens: dict[str, int] = field(default_factory=dict[str, int])
+    """All control and user-defined tokens of the vocabulary, by their text."""
     fim_tokens: dict[str, str] = field(default_factory=dict[str, str])
     """`prefix`, `suffix`, `middle` to their text."""
     device_bytes: dict[str, int] = field(default_factory=dict[str, int])

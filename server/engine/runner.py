@@ -206,9 +206,11 @@ class Runner:
         text = ""
         for i, token in enumerate(choice.tokens):
             sequence.chosen += 1
+            shown = self._vocab.piece(token, special=token in sequence.visible)
             if self._ends(sequence, token):
+                text += sequence.text.push(shown if token in sequence.visible else b"")
                 return self._last(sequence, "stop", text, choice, i + 1, now)
-            text += sequence.text.push(self._vocab.piece(token))
+            text += sequence.text.push(shown)
             if i >= choice.accepted:
                 self._scheduler.append(sequence, token)
             if sequence.lookup:

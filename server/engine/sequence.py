@@ -58,6 +58,8 @@ class Sequence:
     """The most tokens it may come to have, prompt included."""
     sampler: Sampler
     text: TextStream
+    visible: frozenset[int] = frozenset()
+    """Special tokens whose text shows in the output."""
     lookup: Lookup | None = None
     acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
     """How each proposer has done."""

@@ -196,7 +196,7 @@ class Worker:
             eot_token=vocab.text(vocab.eot),
             add_bos=vocab.add_bos,
             fim=len(vocab.fim_tokens()) == 3,
-            special_tokens={vocab.text(t): t for t in (vocab.bos, *sorted(vocab.end_tokens)) if t >= 0},
+            special_tokens=vocab.special_tokens,
             fim_tokens=vocab.fim_tokens(),
             device_bytes=device_bytes(),
             threads=tuning.threads,
