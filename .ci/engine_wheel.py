@@ -140,7 +140,9 @@ class EngineWheel:
         )
         archive = next(work.glob("*.tar.gz"))
         with tempfile.TemporaryDirectory(dir=work) as unpacked, tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")
+            # Python before 3.11.4, such as Debian 12's, has no filters; the archive is pinned by its hash either way.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(unpacked)
             next(Path(unpacked).iterdir()).rename(source)
         return source
 

@@ -41,7 +41,8 @@ def fetch() -> None:
     (archive,) = FOLDER.glob("llama_cpp_python-*.tar.gz")
     unpacked = FOLDER / archive.name.removesuffix(".tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(FOLDER, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
+        tar.extractall(FOLDER)
     unpacked.rename(SOURCE)
     archive.unlink()
 
