@@ -65,7 +65,7 @@ async def metrics(request: Request, context: ContextOf) -> Response:
     """Every loaded model's figures under a `model` label, then those of HTTP."""
     models = context.manager.loaded()
     answers = await asyncio.gather(*(_stats(model) for model in models))
-    known = [(model.name, stats) for model, stats in zip(models, answers, strict=True) if stats]
+    known = [(model.engine.spec.name, stats) for model, stats in zip(models, answers, strict=True) if stats]
     text = "\n".join(render(known)) + "\n" if known else ""
     return Response(text.encode() + generate_latest(request.app.state.registry), media_type="text/plain; version=0.0.4")
 

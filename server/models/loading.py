@@ -14,6 +14,7 @@ from server.chat.template import ChatTemplate
 from server.engine.client import Engine
 from server.engine.messages import LoadSpec
 from server.errors import BrimError, LoadError
+from server.models.embedding import plan_embedder
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
 from server.offload import Choice, Wish, choose, learn, step_down
@@ -56,16 +57,19 @@ class LoadedModel:
         return [*given, *self.source.messages, *messages[has_system:]]
 
 
-async def load(source: ModelSource, settings: Settings, on_progress: Progress) -> LoadedModel:
+async def load(
+    source: ModelSource, settings: Settings, on_progress: Progress, *, embedding: bool = False
+) -> LoadedModel:
     """Start an engine for a model: decide what goes where, then read its weights.
 
-    Where a device turns out to have too little memory, it is tried again with less on the devices.
+    Where a device turns out to have too little memory, it is tried again with less on the devices. With `embedding`,
+    it gives embeddings instead of text.
 
     Raises:
         LoadError: it could not be loaded.
     """
     try:
-        spec, choice = await asyncio.to_thread(_plan, source, settings)
+        spec, choice = await asyncio.to_thread(plan_embedder if embedding else _plan, source, settings)
     except BrimError as error:
         raise LoadError(f"{source.name} could not be loaded: {error}") from error
     engine = await _start(spec, on_progress)

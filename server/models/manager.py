@@ -1,10 +1,15 @@
-"""From a model's name to its running engine: loads on start and on demand, and again after a crash."""
+"""From a model's name to its running engine: loads at the start and on demand, and again after a crash.
+
+A model named at the start stays. One that a request named is unloaded once nobody has used it for its `keep_alive`, or
+when a place is needed for another and it is the one idle for longest. Neither ever happens while it is in use.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,9 +17,12 @@ from typing import TYPE_CHECKING, Literal
 from server.engine.messages import LoadProgress
 from server.errors import BrimError, LoadError, RequestError
 from server.models.loading import LoadedModel, load
+from server.models.places import Places
 from server.models.resolve import ModelSource, from_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from server.models.store import Store
     from server.settings import Settings
 
@@ -23,29 +31,46 @@ logger = logging.getLogger(__name__)
 STABLE_AFTER = 60.0
 """A worker that lived this many seconds has proved itself: its next crash counts as the first."""
 LONGEST_BACKOFF = 30.0
+DEFAULT_MAX_MODELS = 3
+"""As many as Ollama loads by default; those named at the start come on top."""
+DEFAULT_TAG = ":latest"
 
 State = Literal["loading", "ready", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How a model stands, for people and monitors. `progress` runs from 0 to 1."""
+    """How a model stands, for people and monitors.
+
+    Attributes:
+        stays: whether it was named at the start.
+        progress: of loading, from 0 to 1.
+        until: seconds until it is unloaded if nobody uses it meanwhile; None where it stays.
+    """
 
     name: str
+    stays: bool
     state: State
     stage: str
     progress: float
     model: LoadedModel | None
+    until: float | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
     """A model that is wanted: being loaded, ready, or waiting for its next attempt after a failure."""
 
     source: ModelSource
+    stays: bool = False
+    keep_alive: float = math.inf
+    users: int = 0
+    idle_since: float = field(default_factory=time.monotonic)
+    has_place: bool = False
     model: LoadedModel | None = None
     loading: asyncio.Task[LoadedModel] | None = None
     watching: asyncio.Task[None] | None = None
+    expiry: asyncio.TimerHandle | None = None
     progress: LoadProgress = field(default_factory=lambda: LoadProgress(0.0, "starting"))
     failure: str = ""
     failures: int = 0
@@ -58,14 +83,34 @@ class _Slot:
         self.failures += 1
         self.retry_at = time.monotonic() + wait
 
+    def cancel_expiry(self) -> None:
+        if self.expiry:
+            self.expiry.cancel()
+            self.expiry = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could be unloaded to make room."""
+        return not (self.stays or self.users or self.loading)
+
+    @property
+    def until(self) -> float | None:
+        if self.stays or math.isinf(self.keep_alive):
+            return None
+        idle = 0.0 if self.users else time.monotonic() - self.idle_since
+        return max(0.0, self.keep_alive - idle)
+
     @property
     def status(self) -> ModelStatus:
-        name = self.source.name
+        state, stage, progress = self._state()
+        return ModelStatus(self.source.name, self.stays, state, stage, progress, self.model, self.until)
+
+    def _state(self) -> tuple[State, str, float]:
         if self.model:
-            return ModelStatus(name, "ready", "ready", 1.0, self.model)
+            return "ready", "ready", 1.0
         if self.loading:
-            return ModelStatus(name, "loading", self.progress.stage, self.progress.fraction, None)
-        return ModelStatus(name, "failed" if self.failure else "waiting", self.failure or "not loaded", 0.0, None)
+            return "loading", self.progress.stage, self.progress.fraction
+        return ("failed", self.failure, 0.0) if self.failure else ("waiting", "not loaded", 0.0)
 
 
 class ModelManager:
@@ -80,23 +125,101 @@ class ModelManager:
         self._settings = settings
         self.store = store
         self._slots: dict[str, _Slot] = {}
+        self._places = Places(settings.max_models or DEFAULT_MAX_MODELS)
+        self._endings: set[asyncio.Task[None]] = set()
 
     def want(self, source: ModelSource) -> None:
-        """Begin to load a model, and keep it loaded."""
+        """Begin to load a model, and keep it loaded.
+
+        Raises:
+            BrimError: more models are to stay than may be loaded.
+        """
         slot = self._slots.setdefault(source.name, _Slot(source))
+        if not slot.stays:
+            self._reserve(1)
+            slot.stays = True
         self._begin(slot)
 
     async def wait_until_loaded(self) -> None:
         """Wait for all that is being loaded. Raises LoadError, the first there is."""
         await asyncio.gather(*(asyncio.shield(slot.loading) for slot in self._slots.values() if slot.loading))
 
-    async def get(self, name: str | None) -> LoadedModel:
-        """The model of that name, loaded if it is not; the only one where no name is given.
+    @contextlib.asynccontextmanager
+    async def using(self, name: str | None, keep_alive: float | None = None) -> AsyncGenerator[LoadedModel]:
+        """The model of that name, loaded if it is not, and not unloaded before the block's end.
+
+        Args:
+            name: None or empty takes the only one there is.
+            keep_alive: seconds after which it is unloaded when it is no longer used; None takes the server's setting.
 
         Raises:
             RequestError: 404 if there is no such model, 400 if a name is needed, 503 if it cannot be loaded now.
         """
         slot = await self._find(name)
+        slot.users += 1
+        slot.keep_alive = self._settings.keep_alive if keep_alive is None else keep_alive
+        slot.cancel_expiry()
+        try:
+            yield await self._loaded(slot)
+        finally:
+            slot.users -= 1
+            slot.idle_since = time.monotonic()
+            self._settle(slot)
+
+    async def get(self, name: str | None) -> LoadedModel:
+        """The model of that name, as `using` gives it, for whoever needs no promise that it stays loaded."""
+        async with self.using(name) as model:
+            return model
+
+    def statuses(self) -> list[ModelStatus]:
+        """How each wanted model stands."""
+        return [slot.status for slot in self._slots.values() if not slot.companion]
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models that can answer now."""
+        return [slot.model for slot in self._slots.values() if slot.model and slot.model.engine.alive]
+
+    async def unload(self, name: str, grace: float = 0.0) -> None:
+        """End a model's engine, letting running requests end within `grace` seconds. Raises RequestError if unknown."""
+        slot = self._slots.get(name.removesuffix(DEFAULT_TAG))
+        if slot is None:
+            raise RequestError(f"the model '{name}' is not loaded", status=404, code="model_not_loaded", param="model")
+        await asyncio.shield(self._start_ending(slot, grace))
+
+    def retire(self, name: str) -> None:
+        """Let requests from now on load a model anew, and unload it when the last that uses it now has ended.
+
+        A model that stays, or is not loaded, is left as it is.
+        """
+        slot = self._slots.get(name.removesuffix(DEFAULT_TAG))
+        if slot and not slot.stays:
+            del self._slots[slot.source.name]
+            self._settle(slot)
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """End all engines side by side."""
+        for slot in list(self._slots.values()):
+            self._start_ending(slot, grace)
+        await asyncio.gather(*self._endings)
+
+    async def _find(self, name: str | None, purpose: Purpose) -> _Slot:
+        source = await self._source(name)
+        require(source, purpose)
+        companion = purpose == "embedding" and source.pooling is None
+        key = companion_name(source.name) if companion else source.name
+        return self._slots.setdefault(key, _Slot(source, companion))
+
+    async def _source(self, name: str | None) -> ModelSource:
+        wanted = {slot.source.name: slot.source for slot in self._slots.values()}
+        if not name:
+            if len(wanted) == 1:
+                return next(iter(wanted.values()))
+            message = f"name a model: there are {', '.join(wanted)}" if wanted else "no model is loaded; name one"
+            raise RequestError(message, code="missing_required_parameter", param="model")
+        return wanted.get(name) or await asyncio.to_thread(self._from_store, name)
+
+    async def _loaded(self, slot: _Slot) -> LoadedModel:
+        """A slot's model; loaded now if it is not."""
         if slot.model and slot.model.engine.alive:
             return slot.model
         wait = slot.retry_at - time.monotonic()
@@ -110,38 +233,7 @@ class ModelManager:
             logger.error("%s", error)
             raise RequestError(str(error), status=503, code="model_unavailable", retry_after=LONGEST_BACKOFF) from error
 
-    def statuses(self) -> list[ModelStatus]:
-        """How each wanted model stands."""
-        return [slot.status for slot in self._slots.values()]
-
-    def loaded(self) -> list[LoadedModel]:
-        """The models that can answer now."""
-        return [slot.model for slot in self._slots.values() if slot.model and slot.model.engine.alive]
-
-    async def unload(self, name: str, grace: float = 0.0) -> None:
-        """End a model's engine, letting running requests end within `grace` seconds. Raises RequestError if unknown."""
-        slot = self._slots.pop(name, None)
-        if slot is None:
-            raise RequestError(f"the model '{name}' is not loaded", status=404, code="model_not_loaded", param="model")
-        await _end(slot, grace)
-
-    async def stop(self, grace: float = 0.0) -> None:
-        """End all engines side by side."""
-        await asyncio.gather(*(_end(slot, grace) for slot in self._slots.values()))
-        self._slots.clear()
-
-    async def _find(self, name: str | None) -> _Slot:
-        if not name:
-            if len(self._slots) == 1:
-                return next(iter(self._slots.values()))
-            message = (
-                f"name a model: there are {', '.join(self._slots)}" if self._slots else "no model is loaded; name one"
-            )
-            raise RequestError(message, code="missing_required_parameter", param="model")
-        if slot := self._slots.get(name):
-            return slot
-        source = await asyncio.to_thread(self._from_store, name)
-        return self._slots.setdefault(source.name, _Slot(source))
+    # -- loading -------------------------------------------------------------------------------------------------------
 
     def _begin(self, slot: _Slot) -> asyncio.Task[LoadedModel]:
         if slot.loading is None:
@@ -156,28 +248,95 @@ class ModelManager:
             slot.progress = progress
 
         try:
+            if not (slot.stays or slot.has_place):
+                await self._places.take(self._evict)
+                slot.has_place = True
+            await asyncio.gather(*self._endings)  # what is being unloaded still holds memory
             model = await load(slot.source, self._settings, on_progress)
         except LoadError as error:
             slot.failed(str(error))
+            self._vacate(slot)
             raise
         finally:
             slot.loading = None
+            self._settle(slot)
         slot.model, slot.failure = model, ""
         slot.watching = asyncio.create_task(self._watch(slot, model))
         logger.info("%s is loaded: %s", name, model.engine.spec.placement.summary)
         return model
 
     async def _watch(self, slot: _Slot, model: LoadedModel) -> None:
-        """Load a model again when its worker has died."""
+        """When a model's worker has died, clean up, and load one that stays again; any other, a request will."""
         await model.engine.died.wait()
         slot.model = None
         if time.monotonic() - model.loaded_at > STABLE_AFTER:
             slot.failures = 0
-        slot.failed("its process ended unexpectedly and is being restarted")
-        logger.error("the process of %s ended unexpectedly; it is loaded again", slot.source.name)
+        slot.failed("its process ended unexpectedly")
+        logger.error("the process of %s ended unexpectedly", slot.source.name)
         await model.engine.kill()
-        await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
-        self._begin(slot)
+        self._vacate(slot)
+        if slot.stays:
+            await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
+            self._begin(slot)
+
+    # -- unloading -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, slot: _Slot) -> None:
+        """Once nobody uses a model, decide when it is unloaded."""
+        if slot.users or slot.loading:
+            return
+        self._places.look_again()
+        wanted = self._slots.get(slot.source.name) is slot
+        if wanted and slot.until is None:
+            return
+        slot.cancel_expiry()
+        wait = max(slot.keep_alive, slot.retry_at - time.monotonic()) if wanted else 0.0
+        if wait > 0:
+            slot.expiry = asyncio.get_running_loop().call_later(wait, self._start_ending, slot)
+        else:
+            self._start_ending(slot)
+
+    async def _evict(self) -> bool:
+        """Unload the model that has been idle for longest; False where all are in use."""
+        idle = [slot for slot in self._slots.values() if slot.is_idle and slot.has_place]
+        if not idle:
+            return False
+        await asyncio.shield(self._start_ending(min(idle, key=lambda slot: slot.idle_since)))
+        return True
+
+    def _start_ending(self, slot: _Slot, grace: float = 0.0) -> asyncio.Task[None]:
+        """Forget a model and begin to unload it."""
+        slot.cancel_expiry()
+        if self._slots.get(slot.source.name) is slot:
+            del self._slots[slot.source.name]
+        ending = asyncio.create_task(self._end(slot, grace))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return ending
+
+    async def _end(self, slot: _Slot, grace: float) -> None:
+        for task in (slot.watching, slot.loading):
+            if task:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, LoadError, RequestError):
+                    await task
+        if slot.model:
+            await slot.model.engine.stop(grace)
+            logger.info("%s is unloaded", slot.source.name)
+        self._vacate(slot)
+
+    def _vacate(self, slot: _Slot) -> None:
+        """Let another have a slot's place."""
+        if slot.has_place:
+            slot.has_place = False
+            self._places.give_back()
+
+    def _reserve(self, count: int) -> None:
+        """Take places out for good, or give them back, where their number was set: by default they come on top."""
+        if self._settings.max_models is not None:
+            self._places.limit -= count
+        if self._places.limit < 0:
+            raise BrimError(f"--max-models {self._settings.max_models} is fewer than the models to be loaded")
 
     def _from_store(self, name: str) -> ModelSource:
         try:
@@ -185,20 +344,15 @@ class ModelManager:
         except BrimError:  # it cannot even be a name
             found = False
         if not found:
-            there = sorted({*self._slots, *(manifest.name for manifest in self.store.list())})
+            there = sorted(
+                {
+                    *(slot.source.name for slot in self._slots.values()),
+                    *(manifest.name for manifest in self.store.list()),
+                }
+            )
             message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
             raise RequestError(message, status=404, code="model_not_found", param="model")
         return from_manifest(self.store.get(name), self.store)
-
-
-async def _end(slot: _Slot, grace: float) -> None:
-    for task in (slot.watching, slot.loading):
-        if task:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LoadError):
-                await task
-    if slot.model:
-        await slot.model.engine.stop(grace)
 
 
 def _retrieve(task: asyncio.Task[LoadedModel]) -> None:

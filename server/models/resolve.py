@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from converter.errors import ConversionError
 from converter.gguf_info import read_gguf_info
 from server.errors import BrimError
+from server.models.embedding import pooling_of
 from server.models.parameters import Parameters
 
 if TYPE_CHECKING:
+    from converter.gguf_info import GGUFInfo
+    from server.engine.messages import Pooling
     from server.models.manifest import Manifest
     from server.models.store import Store
 
@@ -34,6 +37,7 @@ class ModelSource:
         messages: what every chat begins with, in OpenAI's form.
         adapters: LoRA files and their scales.
         draft: the GGUF file of a smaller model that proposes tokens.
+        pooling: how it sums up a text, if it is made for embeddings or ranking; None if it generates text.
     """
 
     name: str
@@ -45,6 +49,7 @@ class ModelSource:
     messages: tuple[dict[str, Any], ...] = ()
     adapters: tuple[tuple[str, float], ...] = ()
     draft: Path | None = None
+    pooling: Pooling | None = None
 
 
 def resolve(model: str, store: Store) -> ModelSource:
@@ -68,7 +73,7 @@ def resolve(model: str, store: Store) -> ModelSource:
 def from_manifest(manifest: Manifest, store: Store) -> ModelSource:
     """The model that a manifest describes. Raises BrimError if one of its files is gone or damaged."""
     path = store.model_path(manifest)
-    _check(path)
+    info = _read(path)
     return ModelSource(
         name=manifest.name,
         path=path,
@@ -79,6 +84,7 @@ def from_manifest(manifest: Manifest, store: Store) -> ModelSource:
         messages=tuple({"role": message.role, "content": message.text} for message in manifest.messages),
         adapters=tuple((str(store.blob_path(adapter.digest)), adapter.scale) for adapter in manifest.adapters),
         draft=store.blob_path(manifest.draft.digest) if manifest.draft else None,
+        pooling=pooling_of(info),
     )
 
 
@@ -86,13 +92,13 @@ def _from_file(path: Path) -> ModelSource:
     if not path.exists():
         raise BrimError(f"{path} does not exist")
     path = path.resolve()
-    _check(path)
-    return ModelSource(name=path.stem, path=path, digest=_fingerprint(path))
+    info = _read(path)
+    return ModelSource(name=path.stem, path=path, digest=_fingerprint(path), pooling=pooling_of(info))
 
 
-def _check(path: Path) -> None:
+def _read(path: Path) -> GGUFInfo:
     try:
-        read_gguf_info(path)
+        return read_gguf_info(path)
     except ConversionError as error:
         raise BrimError(str(error)) from error
 
