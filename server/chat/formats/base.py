@@ -19,7 +19,14 @@ class OutputParser(ABC):
 
     However the text is cut into pieces, the events joined are the same. Text that may still turn out to be a mark is
     held back until it is certain.
+
+    Args:
+        tools: those offered; empty means that nothing is to be read as a call.
+        reasons: whether the answer begins inside reasoning.
     """
+
+    @abstractmethod
+    def __init__(self, tools: Sequence[Tool], *, reasons: bool) -> None: ...
 
     @abstractmethod
     def push(self, text: str) -> list[Event]:
@@ -55,9 +62,14 @@ class ChatFormat(ABC):
     reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
     """The marks around reasoning, where the format has any."""
 
-    @abstractmethod
+    telling: ClassVar[tuple[str, ...]] = ()
+    """What is found in the chat templates that are written for this format: all of it."""
+    reader: ClassVar[type[OutputParser]]
+    """What reads its answers."""
+
     def recognises(self, template: str) -> bool:
         """Whether a chat template's source is written for this format."""
+        return bool(self.telling) and all(text in template for text in self.telling)
 
     def open_reasoning(self, prompt: str) -> str | None:
         """The mark that ends the reasoning in which a prompt leaves the answer to begin; None where it does not."""
@@ -66,7 +78,6 @@ class ChatFormat(ABC):
         begin, end = self.reasoning
         return end if prompt.rstrip().endswith(begin) else None
 
-    @abstractmethod
     def parser(self, tools: Sequence[Tool], prompt: str) -> OutputParser:
         """A parser for one answer.
 
@@ -74,6 +85,7 @@ class ChatFormat(ABC):
             tools: those offered; empty means that nothing is to be read as a call.
             prompt: the rendered prompt; how it ends tells whether the answer begins inside reasoning.
         """
+        return self.reader(tools, reasons=self.open_reasoning(prompt) is not None)
 
     @abstractmethod
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
@@ -84,4 +96,11 @@ class ChatFormat(ABC):
             special: the model's special tokens by their text: a mark among them is written `<[id]>`, any other as a
                 literal.
             parallel: whether more than one call is allowed.
+        """
+
+    @abstractmethod
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        """An answer's text that makes these calls (name, arguments as JSON text): `parser` reads it back.
+
+        Conversations show it to models whose own template has no form for calls.
         """

@@ -1,0 +1,318 @@
+"""Machinery that the formats' parsers share: reading an answer as if it were all there, while it still grows."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
+from server.chat.formats.base import OutputParser
+from server.chat.formats.json_text import JsonScanner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from server.chat.tools import Tool
+
+
+class Reader(OutputParser):
+    """A parser written as one generator, `read`, that waits wherever it needs text that is not there yet.
+
+    Steps (`yield from self.literal(...)`) decide only what no further text can change, which is why the cuts between
+    pieces never show in the events. What is consumed but not yet understood stays in `_unsure`: `settle` drops it,
+    `give_up` makes it content, so that no text is ever lost.
+    """
+
+    def __init__(self, tools: Sequence[Tool], *, reasons: bool) -> None:
+        self.reasons = reasons
+        self.tools = {tool.name: tool for tool in tools}
+        self._text = ""
+        self._over = False
+        self._unsure = ""
+        self._space = ""
+        self._events: list[Event] = []
+        self._calls = 0
+        self._steps = self._run()
+
+    @abstractmethod
+    def read(self) -> Generator[None, None, None]:
+        """Read the answer. What it leaves unread is content."""
+
+    def push(self, text: str) -> list[Event]:
+        """Go on reading with this text too."""
+        self._text += text
+        return self._advance()
+
+    def finish(self) -> list[Event]:
+        """Read to the end, whatever was waited for."""
+        self._over = True
+        return self._advance()
+
+    def _advance(self) -> list[Event]:
+        next(self._steps, None)
+        events, self._events = self._events, []
+        return events
+
+    def _run(self) -> Generator[None, None, None]:
+        yield from self.read()
+        self.give_up()
+        yield from self.until((), self.content)
+        if self._space:
+            self._events.append(Content(self._space))
+
+    # What is said
+
+    def content(self, text: str) -> None:
+        """More content. White space at its end waits: before a call it is no part of the answer."""
+        text = self._space + text
+        body = text.rstrip()
+        self._space = text[len(body) :]
+        if body:
+            self._events.append(Content(body))
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the text is over, all of it consumed."""
+        return self._over and not self._text
+
+    def settle(self) -> None:
+        """What was consumed is understood."""
+        self._unsure = ""
+
+    def give_up(self) -> None:
+        """What was consumed is no call: it is content."""
+        text, self._unsure = self._unsure, ""
+        if text:
+            self.content(text)
+
+    def start_call(self, name: str) -> Callable[[str], None]:
+        """A call begins for certain; returns what takes its arguments' text."""
+        self.settle()
+        self._space = ""
+        index = self._calls
+        self._calls += 1
+        self._events.append(CallStart(index, name))
+        return lambda text: self._events.append(CallArguments(index, text)) if text else None
+
+    # Steps
+
+    def more(self) -> Generator[None, None, bool]:
+        """Wait for more text; False when there will be none."""
+        if self._over:
+            return False
+        yield
+        return True
+
+    def take(self, count: int) -> str:
+        """Consume that many characters."""
+        text, self._text = self._text[:count], self._text[count:]
+        self._unsure += text
+        return text
+
+    def until(self, marks: Sequence[str], pass_on: Callable[[str], None]) -> Generator[None, None, str]:
+        """Pass on the text before the first of `marks` and consume the mark; returns it, or "" at the text's end."""
+        marks = tuple(marks)
+        while True:
+            found = _pattern(marks).search(self._text) if marks else None
+            held = len(self._text) if self._over else _possible_mark(self._text, marks)
+            if found and found.start() < held:
+                self._pass_on(found.start(), pass_on)
+                return self.take(len(found.group()))
+            self._pass_on(held, pass_on)
+            if not (yield from self.more()):
+                return ""
+
+    def _pass_on(self, count: int, pass_on: Callable[[str], None]) -> None:
+        text, self._text = self._text[:count], self._text[count:]
+        if text:
+            pass_on(text)
+
+    def one_of(self, marks: Sequence[str]) -> Generator[None, None, str]:
+        """Consume the longest of `marks` that the text goes on with; returns it, or "" and consumes nothing."""
+        while any(len(mark) > len(self._text) and mark.startswith(self._text) for mark in marks):
+            if not (yield from self.more()):
+                break
+        fitting = [mark for mark in marks if self._text.startswith(mark)]
+        return self.take(len(max(fitting, key=len))) if fitting else ""
+
+    def matching(self, characters: re.Pattern[str]) -> Generator[None, None, str]:
+        """Consume characters as long as each matches `characters`; returns them."""
+        taken = ""
+        while True:
+            count = next((at for at, char in enumerate(self._text) if not characters.match(char)), len(self._text))
+            taken += self.take(count)
+            if self._text or not (yield from self.more()):
+                return taken
+
+    def space(self) -> Generator[None, None, str]:
+        """Consume white space."""
+        return (yield from self.matching(_SPACE))
+
+    def json(self, pass_on: Callable[[str], None]) -> Generator[None, None, bool]:
+        """Consume a JSON value, passed on as it grows; False where it breaks or the text ends within."""
+        scanner = JsonScanner()
+        while True:
+            count, value = scanner.feed(self._text)
+            self.take(count)
+            if value:
+                pass_on(value)
+            if scanner.complete or scanner.broken:
+                return scanner.complete
+            if not (yield from self.more()):
+                scanner.end()
+                return scanner.complete
+
+    def json_string(self) -> Generator[None, None, str | None]:
+        """Consume a JSON string; returns what it says, None where there is none."""
+        parts: list[str] = []
+        yield from self.space()
+        if not (yield from self.peek('"')) or not (yield from self.json(parts.append)):
+            return None
+        return json.loads("".join(parts))
+
+    def peek(self, mark: str) -> Generator[None, None, bool]:
+        """Whether the text goes on with `mark`; consumes nothing."""
+        while len(self._text) < len(mark) and mark.startswith(self._text):
+            if not (yield from self.more()):
+                return False
+        return self._text.startswith(mark)
+
+    # Parts that many formats have
+
+    def reasoning(self, begin: str, end: str) -> Generator[None, None, None]:
+        """Read what the model thinks at the start of its answer, between `begin` and `end`."""
+        yield from self.space()
+        if not self.reasons and not (yield from self.one_of((begin,))):
+            self.give_up()
+            return
+        self.settle()
+        yield from self.thoughts((end,))
+        yield from self.space()
+        self.settle()
+
+    def thoughts(self, ends: Sequence[str]) -> Generator[None, None, str]:
+        """Read reasoning up to one of `ends`, without the white space around it; returns the mark it ended with."""
+        held = ""
+        begun = False
+
+        def pass_on(text: str) -> None:
+            nonlocal held, begun
+            text = held + text
+            text = text if begun else text.lstrip()
+            body = text.rstrip()
+            held = text[len(body) :]
+            if body:
+                begun = True
+                self._events.append(Reasoning(body))
+
+        end = yield from self.until(ends, pass_on)
+        self.settle()
+        return end
+
+    def json_call(self) -> Generator[None, None, bool]:
+        """Read `{"name": ..., "arguments": {...}}`, its members in any order and spacing.
+
+        Returns:
+            Whether it was a whole call. What cannot be one (broken JSON, a tool that is not offered) becomes content;
+            once its arguments have begun to be passed on, only what follows the fault does.
+        """
+        call = _Call(self)
+        yield from self.space()
+        whole = bool((yield from self.one_of(("{",)))) and (yield from self._members(call))
+        if whole and call.lacks_arguments:
+            call.start("{}")
+        if call.started and (whole or self.cut_short):
+            self.settle()
+        else:
+            self.give_up()
+        return whole and call.started
+
+    def closing(self, mark: str) -> Generator[None, None, None]:
+        """Consume the mark after a call, with the white space around it; it may be missing or cut short."""
+        yield from self.space()
+        if (yield from self.one_of((mark,))):
+            yield from self.space()
+        elif self._over and mark.startswith(self._text):
+            self.take(len(self._text))
+        self.settle()
+
+    def _members(self, call: _Call) -> Generator[None, None, bool]:
+        """Read an object's members after its opening brace, up to and with the closing one."""
+        yield from self.space()
+        if (yield from self.one_of(("}",))):
+            return True
+        while True:
+            key = yield from self.json_string()
+            yield from self.space()
+            if key is None or not (yield from self.one_of((":",))):
+                return False
+            yield from self.space()
+            if key == "name":
+                name = yield from self.json_string()
+                if name is None or name not in self.tools:
+                    return False
+                call.named(name)
+            elif not (yield from self.json(call.take if key in ("arguments", "parameters") else _ignore)):
+                return False
+            yield from self.space()
+            if (end := (yield from self.one_of((",", "}")))) != ",":
+                return end == "}"
+            yield from self.space()
+
+
+class _Call:
+    """A call in JSON as far as it was read: arguments wait until the name is known and they are an object."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._name = ""
+        self._arguments = ""
+        self._pass_on: Callable[[str], None] | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._pass_on is not None
+
+    @property
+    def lacks_arguments(self) -> bool:
+        return not self.started and self._name != "" and self._arguments.strip() in ("", "null")
+
+    def named(self, name: str) -> None:
+        self._name = name
+        self.take("")
+
+    def take(self, text: str) -> None:
+        self._arguments += text
+        if self._pass_on:
+            self._reader.settle()
+            self._pass_on(text)
+        elif self._name and self._arguments.lstrip().startswith("{"):
+            self.start(self._arguments.lstrip())
+
+    def start(self, arguments: str) -> None:
+        self._pass_on = self._reader.start_call(self._name)
+        self._pass_on(arguments)
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+_SPACE = re.compile(r"\s")
+
+
+@lru_cache
+def _pattern(marks: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+
+
+def _possible_mark(text: str, marks: tuple[str, ...]) -> int:
+    """Where in `text` an ending begins that one of `marks` may grow from; the text's length if nowhere."""
+    longest = max((len(mark) for mark in marks), default=0)
+    for start in range(max(0, len(text) - longest + 1), len(text)):
+        if any(mark.startswith(text[start:]) and len(mark) > len(text) - start for mark in marks):
+            return start
+    return len(text)
