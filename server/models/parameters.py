@@ -34,6 +34,7 @@ class Parameters(Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_gpu: int | None = None
     num_thread: int | None = None
     kv_type: str | None = None
+    chat_format: str | None = None
 
     def items(self) -> Iterator[tuple[str, ParameterValue]]:
         """The parameters that are set, by name."""
@@ -96,6 +97,7 @@ RULES = {
     "num_parallel": Rule(int, "how many requests are decoded side by side", 1),
     "num_gpu": Rule(int, "layers on the GPU; leave it out to let brim choose", 0),
     "num_thread": Rule(int, "CPU threads; leave it out to let brim choose", 1),
+    "chat_format": Rule(str, "how the model writes reasoning and tool calls; told from its template where not said"),
     "kv_type": Rule(str, "type of the KV cache", choices=("f16", "q8_0", "q4_0", "f32")),
 }
 

@@ -1,20 +1,20 @@
 """POST /v1/chat/completions."""
 
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.openai.chat_request import ChatRequest
-from server.api.openai.generation import gather_choices
 from server.api.openai.output import (
     ChatLogprobs,
     ChunkWriter,
-    Finish,
     UsageObject,
     add_usage,
     chat_logprobs,
@@ -25,19 +25,39 @@ from server.api.openai.output import (
     timings,
 )
 from server.api.streaming import DONE_EVENT, error_event, stream_events, while_connected
-from server.engine.messages import Delta, Done
+from server.chat.answer import ChatAnswer, ChatDelta, Prepared, chat_deltas, gather_chat, prepare
+from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
+from server.engine.messages import Done
 from server.errors import RequestError
+from server.models.loading import LoadedModel
 
 router = APIRouter(tags=["OpenAI"])
 encode = msgspec.json.encode
 
 
+class Called(msgspec.Struct):
+    """The function that is called; its arguments are JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call that the caller is asked to make."""
+
+    id: str
+    function: Called
+    type: str = "function"
+
+
 class AnswerMessage(msgspec.Struct):
     """The assistant's turn."""
 
-    content: str
+    content: str | None
     role: str = "assistant"
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct):
@@ -45,7 +65,7 @@ class ChatChoice(msgspec.Struct):
 
     index: int
     message: AnswerMessage
-    finish_reason: Finish
+    finish_reason: str
     logprobs: ChatLogprobs | None
 
 
@@ -70,11 +90,16 @@ async def chat_completions(body: ChatRequest, request: Request, context: Context
     return Response(await while_connected(request, _answer(body, context)), media_type="application/json")
 
 
-async def _answer(body: ChatRequest, context: Context) -> bytes:
+async def _begin(body: ChatRequest, context: Context) -> tuple[LoadedModel, Prepared]:
     model = await context.manager.get(body.model)
-    request = body.generate(model, context.partition)
-    context.log_prompt(model.name, request)
-    choices, usage = await gather_choices(model.engine, request)
+    prepared = prepare(model, body.task(model, context.partition))
+    context.log_prompt(model.name, prepared.generate)
+    return model, prepared
+
+
+async def _answer(body: ChatRequest, context: Context) -> bytes:
+    model, prepared = await _begin(body, context)
+    answers, usage = await gather_chat(model.engine, prepared)
     completion = ChatCompletion(
         id=new_id("chatcmpl"),
         object="chat.completion",
@@ -84,32 +109,47 @@ async def _answer(body: ChatRequest, context: Context) -> bytes:
         choices=[
             ChatChoice(
                 index,
-                AnswerMessage(choice.text),
-                finish_reason(choice.finish),
-                chat_logprobs(choice.logprobs) if body.logprobs else None,
+                _message(answer),
+                finish_reason(answer.finish),
+                chat_logprobs(answer.logprobs) if body.logprobs else None,
             )
-            for index, choice in enumerate(choices)
+            for index, answer in enumerate(answers)
         ],
-        usage=add_usage([usage]),
+        usage=add_usage([usage], reasoning=sum(answer.reasoning_tokens for answer in answers)),
         timings=timings(usage) if body.timings else None,
     )
     return encode(completion)
 
 
+def _message(answer: ChatAnswer) -> AnswerMessage:
+    calls = [ToolCall(_call_id(), Called(call.name, call.arguments)) for call in answer.calls]
+    return AnswerMessage(
+        content=None if calls and not answer.content else answer.content,
+        reasoning_content=answer.reasoning or UNSET,
+        tool_calls=calls or UNSET,
+    )
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
+
+
 async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
-    model = await context.manager.get(body.model)
-    request = body.generate(model, context.partition)
-    context.log_prompt(model.name, request)
+    model, prepared = await _begin(body, context)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     chunks = ChunkWriter("chatcmpl", "chat.completion.chunk", model, with_usage=with_usage)
-    begun = [False] * request.n
-    async with aclosing(model.engine.generate(request)) as items:
+    begun = [False] * prepared.generate.n
+    reasoning = 0
+    async with aclosing(chat_deltas(model.engine, prepared)) as items:
         try:
             async for item in items:
                 if isinstance(item, Done):
                     if with_usage or body.timings:
-                        yield chunks.last([item.usage], with_usage=with_usage, with_timings=bool(body.timings))
+                        yield chunks.last(
+                            [item.usage], with_usage=with_usage, with_timings=bool(body.timings), reasoning=reasoning
+                        )
                     continue
+                reasoning += item.reasoning_tokens
                 if event := _events_of(item, chunks, begin=not begun[item.index]):
                     begun[item.index] = True
                     yield event
@@ -121,15 +161,33 @@ async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
     yield DONE_EVENT
 
 
-def _events_of(delta: Delta, chunks: ChunkWriter, *, begin: bool) -> bytes:
-    """The events that tell of a delta: none while it holds nothing to tell, up to three at a choice's begin and end."""
-    events = b""
+def _events_of(delta: ChatDelta, chunks: ChunkWriter, *, begin: bool) -> bytes:
+    """The server-sent events that tell of a delta: none while there is nothing to tell."""
+    written: list[bytes] = []
     if begin:
-        events += chunks.choice(b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null' % delta.index)
-    if delta.text or delta.logprobs:
-        logprobs = encode(chat_logprobs(delta.logprobs)) if delta.logprobs else b"null"
-        content = encode(delta.text)
-        events += chunks.choice(b'{"index":%d,"delta":{"content":%b},"logprobs":%b' % (delta.index, content, logprobs))
+        written.append(
+            chunks.choice(b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null' % delta.index)
+        )
+    logprobs = encode(chat_logprobs(delta.logprobs)) if delta.logprobs else b"null"
+    for event in delta.events:
+        written.append(chunks.choice(b'{"index":%d,"delta":%b,"logprobs":%b' % (delta.index, _delta(event), logprobs)))
+        logprobs = b"null"
     if delta.finish is not None:
-        events += chunks.choice(b'{"index":%d,"delta":{},"logprobs":null' % delta.index, finish_reason(delta.finish))
-    return events
+        opened = b'{"index":%d,"delta":{},"logprobs":null' % delta.index
+        written.append(chunks.choice(opened, finish_reason(delta.finish)))
+    return b"".join(written)
+
+
+def _delta(event: Event) -> bytes:
+    """An event as a chunk's `delta`."""
+    match event:
+        case Content(text):
+            return b'{"content":%b}' % encode(text)
+        case Reasoning(text):
+            return b'{"reasoning_content":%b}' % encode(text)
+        case CallStart(index, name):
+            function = {"name": name, "arguments": ""}
+            call = {"index": index, "id": _call_id(), "type": "function", "function": function}
+            return encode({"tool_calls": [call]})
+        case CallArguments(index, text):
+            return encode({"tool_calls": [{"index": index, "function": {"arguments": text}}]})

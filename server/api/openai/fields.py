@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from msgspec import structs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from server.engine.messages import Generate, Sampling
+from server.engine.messages import Generate, Grammar, Sampling
+from server.errors import RequestError
 
 if TYPE_CHECKING:
     from server.models.parameters import Parameters
@@ -101,10 +103,14 @@ class GenerationFields(MeaninglessFields):
     """Seconds after which generation ends with what there is."""
     timings: bool | None = None
     """Add llama-server's `timings` to the answer."""
-    grammar: NotYet = None
-    guided_json: NotYet = None
-    guided_regex: NotYet = None
-    guided_choice: NotYet = None
+    grammar: str | None = None
+    """A grammar in llama.cpp's GBNF or in Lark, told apart by GBNF's `::=`."""
+    guided_json: dict[str, Any] | str | None = None
+    """A JSON Schema, also as JSON text."""
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
+    guided_grammar: str | None = None
+    """vLLM's name for `grammar`."""
 
     @field_validator("logit_bias")
     @classmethod
@@ -113,6 +119,28 @@ class GenerationFields(MeaninglessFields):
             if not token.isdecimal():
                 raise ValueError(f"its keys are token ids, and {token!r} is not one")
         return value
+
+    def constraint(self, response_format: Grammar | None = None) -> Grammar | None:
+        """What the answer is held to.
+
+        Args:
+            response_format: what the field of that name says, where the endpoint has it.
+
+        Raises:
+            RequestError: several constraints are given, or a schema's text is no JSON object.
+        """
+        found = {
+            "response_format": response_format,
+            "grammar": self.grammar and _grammar(self.grammar),
+            "guided_grammar": self.guided_grammar and _grammar(self.guided_grammar),
+            "guided_json": None if self.guided_json is None else Grammar("json_schema", _schema(self.guided_json)),
+            "guided_regex": self.guided_regex and Grammar("regex", self.guided_regex),
+            "guided_choice": self.guided_choice and Grammar("choice", _json(self.guided_choice)),
+        }
+        given = {name: grammar for name, grammar in found.items() if isinstance(grammar, Grammar)}
+        if len(given) > 1:
+            raise RequestError(f"only one of {', '.join(given)} can hold", code="invalid_value", param=[*given][-1])
+        return next(iter(given.values()), None)
 
     def to_generate(
         self,
@@ -164,6 +192,24 @@ class GenerationFields(MeaninglessFields):
 
 
 _SAMPLING_NAMES = tuple(field.name for field in structs.fields(Sampling) if field.name != "logit_bias")
+
+
+def _grammar(text: str) -> Grammar:
+    return Grammar("gbnf" if "::=" in text else "lark", text)
+
+
+def _schema(given: dict[str, Any] | str) -> str:
+    if isinstance(given, dict):
+        return _json(given)
+    try:
+        msgspec.json.decode(given, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise RequestError(f"'guided_json' is no JSON Schema: {error}", param="guided_json") from error
+    return given
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _digest(salt: str) -> str:

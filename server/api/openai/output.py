@@ -13,16 +13,23 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from server.chat.answer import ChatFinish
     from server.engine.messages import FinishReason, TokenLogprob, Usage
     from server.models.loading import LoadedModel
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class TokenDetails(Struct):
     """How many of the prompt's tokens were found in the prefix cache."""
 
     cached_tokens: int
+
+
+class CompletionTokenDetails(Struct):
+    """How many of the generated tokens were spent on reasoning."""
+
+    reasoning_tokens: int = 0
 
 
 class UsageObject(Struct):
@@ -32,6 +39,7 @@ class UsageObject(Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: TokenDetails
+    completion_tokens_details: CompletionTokenDetails
 
 
 class TopLogprob(Struct):
@@ -77,18 +85,20 @@ def now() -> int:
     return int(time.time())
 
 
-def finish_reason(reason: FinishReason) -> Finish:
-    """OpenAI knows two of our reasons: an answer cut short by a limit, of tokens or of time, and one that ended."""
+def finish_reason(reason: FinishReason | ChatFinish) -> Finish:
+    """A reason in OpenAI's words, which know one for an answer cut short by a limit, be it of tokens or of time."""
+    if reason == "tool_calls":
+        return reason
     return "length" if reason in ("length", "time") else "stop"
 
 
-def add_usage(parts: Iterable[Usage]) -> UsageObject:
-    """OpenAI's `usage` for one or several prompts."""
+def add_usage(parts: Iterable[Usage], *, reasoning: int = 0) -> UsageObject:
+    """OpenAI's `usage` for one or several prompts, with `reasoning` of the generated tokens spent on that."""
     parts = list(parts)
     prompt = sum(usage.prompt_tokens for usage in parts)
     completion = sum(usage.completion_tokens for usage in parts)
     cached = sum(usage.cached_tokens for usage in parts)
-    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached))
+    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached), CompletionTokenDetails(reasoning))
 
 
 def timings(usage: Usage) -> dict[str, Any]:
@@ -185,12 +195,12 @@ class ChunkWriter:
         ending = b',"finish_reason":"%b"}' % finish.encode() if finish else b',"finish_reason":null}'
         return b"".join((self._head, opened, ending, self._tail))
 
-    def last(self, usages: Iterable[Usage], *, with_usage: bool, with_timings: bool) -> bytes:
+    def last(self, usages: Iterable[Usage], *, with_usage: bool, with_timings: bool, reasoning: int = 0) -> bytes:
         """The event that ends a stream: no choice, but what it all cost."""
         usages = list(usages)
         parts = b""
         if with_usage:
-            parts += b',"usage":' + msgspec.json.encode(add_usage(usages))
+            parts += b',"usage":' + msgspec.json.encode(add_usage(usages, reasoning=reasoning))
         if with_timings:
             parts += b',"timings":' + msgspec.json.encode(timings(usages[-1]))
         return b"".join((self._head, b"]", parts, b"}\n\n"))

@@ -1,0 +1,78 @@
+"""`tools` and `tool_choice` of a chat request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from server.api.openai.fields import StrictModel
+from server.chat.tools import NamedTool, Tool, ToolChoice
+
+MOST_TOOLS = 256
+
+
+class Function(StrictModel):
+    """A function that may be called."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON Schema; none stands for no arguments."""
+    strict: bool | None = None
+    """Without effect: calls always fit their schema."""
+
+
+class FunctionTool(StrictModel):
+    """A tool; brim knows functions only."""
+
+    type: Literal["function"]
+    function: Function
+
+    def tool(self) -> Tool:
+        """The tool as all protocols share it."""
+        function = self.function
+        if function.parameters is None:
+            return Tool(function.name, function.description or "")
+        return Tool(function.name, function.description or "", function.parameters)
+
+
+class FunctionName(StrictModel):
+    """A function among `tools`."""
+
+    name: str
+
+
+class NamedFunction(StrictModel):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(StrictModel):
+    """Some of `tools`, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedFunction], Field(min_length=1)]
+
+
+class AllowedToolsChoice(StrictModel):
+    """Only some of `tools` may be called."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+GivenChoice = Literal["none", "auto", "required"] | NamedFunction | AllowedToolsChoice
+
+
+def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools that may be called, and which must be."""
+    found = tuple(tool.tool() for tool in tools or ())
+    if isinstance(choice, NamedFunction):
+        return found, NamedTool(choice.function.name)
+    if isinstance(choice, AllowedToolsChoice):
+        names = {one.function.name for one in choice.allowed_tools.tools}
+        return tuple(tool for tool in found if tool.name in names), choice.allowed_tools.mode
+    return found, choice or "auto"

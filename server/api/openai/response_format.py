@@ -1,0 +1,57 @@
+"""`response_format`: the form that an answer's text is held to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import Field
+
+from server.api.openai.fields import StrictModel
+from server.engine.messages import Grammar
+
+
+class TextFormat(StrictModel):
+    """Any text."""
+
+    type: Literal["text"]
+
+    def grammar(self) -> None:
+        """Text is not constrained."""
+
+
+class JsonObjectFormat(StrictModel):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    def grammar(self) -> Grammar:
+        """The constraint for the engine."""
+        return Grammar("json_object", "")
+
+
+class NamedSchema(StrictModel):
+    """A JSON Schema and its name, which only serves the caller."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+    """Without effect: a schema always holds."""
+
+
+class JsonSchemaFormat(StrictModel):
+    """JSON that a schema holds for."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def grammar(self) -> Grammar:
+        """The constraint for the engine."""
+        schema = self.json_schema.schema_
+        if schema is None:
+            return Grammar("json_object", "")
+        return Grammar("json_schema", msgspec.json.encode(schema).decode())
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]

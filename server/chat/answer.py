@@ -1,0 +1,182 @@
+"""From a chat task to its answer: the prompt and the constraint an engine gets, and the events read from its output."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
+
+from server.chat.constraint import constrain
+from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
+from server.chat.formats import detect, named
+from server.engine.messages import Done, FinishReason, Generate, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from server.chat.formats.base import ChatFormat, OutputParser
+    from server.chat.task import ChatTask
+    from server.engine.client import Engine
+    from server.engine.messages import Delta
+    from server.models.loading import LoadedModel
+
+ChatFinish = Literal["stop", "length", "tool_calls", "time"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task ready for the engine, with a reader for each of its answers."""
+
+    generate: Generate
+    readers: list[AnswerReader]
+
+
+@dataclass(frozen=True)
+class ChatDelta:
+    """What one step added to one answer. `reasoning_tokens` of its tokens were spent on reasoning."""
+
+    index: int
+    events: list[Event]
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    """Those of tokens that became content; the engine gives them where they were asked for."""
+    reasoning_tokens: int = 0
+    finish: ChatFinish | None = None
+    stop_string: str | None = None
+
+
+@dataclass
+class Call:
+    """A tool call. `arguments` is a JSON object's text, as far as the model came with it."""
+
+    name: str
+    arguments: str = ""
+
+
+@dataclass
+class ChatAnswer:
+    """A whole answer."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list[Call])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    reasoning_tokens: int = 0
+    finish: ChatFinish = "stop"
+    stop_string: str | None = None
+
+    def add(self, delta: ChatDelta) -> None:
+        """Take in what comes next."""
+        for event in delta.events:
+            match event:
+                case Content(text):
+                    self.content += text
+                case Reasoning(text):
+                    self.reasoning += text
+                case CallStart(_, name):
+                    self.calls.append(Call(name))
+                case CallArguments(index, text):
+                    self.calls[index].arguments += text
+        self.logprobs += delta.logprobs
+        self.reasoning_tokens += delta.reasoning_tokens
+        if delta.finish is not None:
+            self.finish, self.stop_string = delta.finish, delta.stop_string
+
+
+class AnswerReader:
+    """Reads one answer's deltas with its format's parser.
+
+    Args:
+        parser: of the model's format.
+        reasons: whether the answer begins inside reasoning.
+    """
+
+    def __init__(self, parser: OutputParser, *, reasons: bool) -> None:
+        self._parser = parser
+        self._reasons = reasons
+        self._calls = False
+        self._logprobs: list[TokenLogprob] = []
+
+    def read(self, delta: Delta) -> ChatDelta:
+        """Translate what the engine said."""
+        events = self._parser.push(delta.text) if delta.text else []
+        if delta.finish is not None:
+            events += self._parser.finish()
+        logprobs = self._of_content(delta, events)
+        if events:
+            self._reasons = isinstance(events[-1], Reasoning)
+            self._calls = self._calls or any(isinstance(event, CallStart) for event in events)
+        finish = None if delta.finish is None else _finish(delta.finish, calls=self._calls)
+        reasoning = len(delta.tokens) if self._reasons else 0
+        return ChatDelta(delta.index, events, logprobs, reasoning, finish, delta.stop_string)
+
+    def _of_content(self, delta: Delta, events: list[Event]) -> list[TokenLogprob]:
+        """Hold log-probabilities back with the text they belong to, and drop them with marks, reasoning and calls."""
+        self._logprobs += delta.logprobs
+        if not events:
+            return []
+        ready, self._logprobs = self._logprobs, []
+        return ready if any(isinstance(event, Content) for event in events) else []
+
+
+def _finish(reason: FinishReason, *, calls: bool) -> ChatFinish:
+    if reason in ("length", "time"):
+        return reason
+    return "tool_calls" if calls else "stop"
+
+
+def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
+    """Render a conversation with the model's template, and say how its answer is constrained and read.
+
+    Raises:
+        RequestError: the template fails or refuses the conversation, or a tool is asked for that is not offered.
+    """
+    style = _format(model)
+    tools = () if task.tool_choice == "none" else task.tools
+    variables = dict(task.variables)
+    if task.thinking is not None:
+        variables = {"enable_thinking": task.thinking, "thinking": task.thinking} | variables
+    prompt = model.template.render(
+        model.with_preamble(task.messages),
+        tools=[tool.declared() for tool in tools],
+        variables=variables,
+    )
+    special = model.info.special_tokens
+    reasoning_end = style.open_reasoning(prompt.text)
+    generate = structs.replace(
+        task.generate,
+        prompt=prompt.text,
+        boundaries=prompt.boundaries,
+        grammar=constrain(task, style, special, reasoning_end),
+        visible=[mark for mark in style.marks if mark in special],
+    )
+    readers = [
+        AnswerReader(style.parser(tools, prompt.text), reasons=reasoning_end is not None) for _ in range(generate.n)
+    ]
+    return Prepared(generate, readers)
+
+
+def _format(model: LoadedModel) -> ChatFormat:
+    chosen = model.source.parameters.chat_format
+    return named(chosen) if chosen else detect(model.template.source)
+
+
+async def chat_deltas(engine: Engine, prepared: Prepared) -> AsyncGenerator[ChatDelta | Done]:
+    """Run a prepared task; its deltas, and at the end its usage. Raises RequestError as `Engine.generate` does."""
+    async with aclosing(engine.generate(prepared.generate)) as items:
+        async for item in items:
+            yield item if isinstance(item, Done) else prepared.readers[item.index].read(item)
+
+
+async def gather_chat(engine: Engine, prepared: Prepared) -> tuple[list[ChatAnswer], Usage]:
+    """Run a prepared task to its end. Raises RequestError as `Engine.generate` does."""
+    answers = [ChatAnswer() for _ in range(prepared.generate.n)]
+    usage = Usage(prompt_tokens=0, completion_tokens=0)
+    async with aclosing(chat_deltas(engine, prepared)) as items:
+        async for item in items:
+            if isinstance(item, Done):
+                usage = item.usage
+            else:
+                answers[item.index].add(item)
+    return answers, usage
