@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -225,10 +225,21 @@ class Engine:
         assert isinstance(answer, Text)
         return answer.text
 
-    async def embed(self, inputs: list[str | list[int]]) -> Embeddings:
-        """Embed texts or token lists. Raises RequestError where the model has no embeddings or an input is too long."""
+    async def embed(
+        self, inputs: Sequence[str | list[int]], *, query: str | None = None, truncate: bool = False
+    ) -> Embeddings:
+        """Embed texts or token lists; with `query`, score texts against it. Cancelling it cancels the work.
+
+        Raises:
+            RequestError: the model gives no embeddings, or an input is too long and not to be cut (`truncate`).
+        """
         number = next(self._ids)
-        answer = await self._ask(number, Embed(id=number, inputs=inputs))
+        try:
+            answer = await self._ask(number, Embed(id=number, inputs=list(inputs), query=query, truncate=truncate))
+        except asyncio.CancelledError:
+            with contextlib.suppress(RequestError):
+                self._send(Cancel(number))
+            raise
         assert isinstance(answer, Embeddings)
         return answer
 

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from server.engine.embedder import pair
 from server.engine.messages import (
     Cancel,
     Detokenize,
@@ -195,10 +196,23 @@ class Intake(threading.Thread):
             text = f"{self._spec.name} was loaded to generate text and gives no embeddings"
             self._outbox.send(Refused(id=message.id, message=text, code="model_not_supported"))
             return
-        inputs = [self._vocab.tokenize(text) if isinstance(text, str) else text for text in message.inputs]
-        for tokens in inputs:
-            if len(tokens) > self._context or not tokens:
-                text = f"an input has {len(tokens)} tokens; give from 1 to {self._context}"
-                self._outbox.send(Refused(id=message.id, message=text, param="input"))
-                return
-        self._orders.put(EmbedRequest(message.id, inputs))
+        inputs = [self._tokens_to_embed(one, message.query) for one in message.inputs]
+        if message.truncate:
+            inputs = [tokens[: self._context] for tokens in inputs]
+        if fault := next(filter(None, map(self._unfit_to_embed, inputs)), None):
+            self._outbox.send(Refused(id=message.id, message=fault, param="input"))
+        else:
+            self._orders.put(EmbedRequest(message.id, inputs))
+
+    def _tokens_to_embed(self, text: str | list[int], query: str | None) -> list[int]:
+        if isinstance(text, list):
+            return text
+        return self._vocab.tokenize(text) if query is None else pair(self._model, query, text)
+
+    def _unfit_to_embed(self, tokens: list[int]) -> str | None:
+        if not 0 < len(tokens) <= self._context:
+            return f"an input has {len(tokens)} tokens; give from 1 to {self._context}"
+        outside = next((token for token in tokens if not 0 <= token < self._vocab.size), None)
+        if outside is None:
+            return None
+        return f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"

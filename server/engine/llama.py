@@ -129,9 +129,12 @@ class Vocab:
         self._pointer = pointer
         self.size: int = ll.llama_vocab_n_tokens(pointer)
         self.add_bos = bool(ll.llama_vocab_get_add_bos(pointer))
+        self.add_eos = bool(ll.llama_vocab_get_add_eos(pointer))
+        self.add_sep = bool(ll.llama_vocab_get_add_sep(pointer))
         self.bos = cast("int", ll.llama_vocab_bos(pointer))
         self.eos = cast("int", ll.llama_vocab_eos(pointer))
         self.eot = cast("int", ll.llama_vocab_eot(pointer))
+        self.sep = cast("int", ll.llama_vocab_sep(pointer))
         self.end_tokens = frozenset(t for t in range(self.size) if ll.llama_vocab_is_eog(pointer, t))
         self.special_tokens = {
             self.text(t): t for t in range(self.size) if ll.llama_vocab_get_attr(pointer, t) & _SPECIAL
@@ -227,6 +230,8 @@ class Model:
         self.n_layers: int = ll.llama_model_n_layer(self.pointer)
         self.n_embd: int = ll.llama_model_n_embd(self.pointer)
         self.n_embd_out: int = ll.llama_model_n_embd_out(self.pointer)
+        self.n_scores: int = ll.llama_model_n_cls_out(self.pointer)
+        """Scores that a model gives which ranks or classifies."""
         self.n_params: int = ll.llama_model_n_params(self.pointer)
         self.n_bytes: int = ll.llama_model_size(self.pointer)
         self.context_train: int = ll.llama_model_n_ctx_train(self.pointer)
@@ -236,6 +241,11 @@ class Model:
             or ll.llama_model_n_swa(self.pointer) > 0
         )
         """Whether the end of a sequence can be dropped from its KV state at any token."""
+
+    @property
+    def architecture(self) -> str:
+        """The model family, by llama.cpp's name."""
+        return self.metadata("general.architecture") or "unknown"
 
     def metadata(self, key: str) -> str | None:
         """A metadata value of the file as text, or None."""
@@ -258,7 +268,15 @@ class Model:
     @property
     def chat_template(self) -> str | None:
         """The Jinja chat template in the file, or None."""
-        template = ll.llama_model_chat_template(self.pointer, None)
+        return self._template(None)
+
+    @property
+    def rerank_template(self) -> str | None:
+        """How a model that ranks wants `{query}` and `{document}` put together, or None."""
+        return self._template(b"rerank")
+
+    def _template(self, name: bytes | None) -> str | None:
+        template = ll.llama_model_chat_template(self.pointer, name)
         return template.decode("utf-8", "replace") if template else None
 
 
@@ -378,14 +396,20 @@ class Context:
         return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
 
     def embedding(self, sequence: int) -> npt.NDArray[np.float32]:
-        """The pooled embedding of a sequence after a decode: a copy of n_embd_out floats."""
+        """The pooled embedding of a sequence after a decode, n_embd_out floats, or its scores if the model ranks."""
+        width = self.model.n_scores if self.pooling == "rank" else self.model.n_embd_out
         pointer = ll.llama_get_embeddings_seq(self.pointer, sequence)
-        return np.ctypeslib.as_array(pointer, shape=(self.model.n_embd_out,)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(width,)).copy()
 
-    def token_embedding(self, row: int) -> npt.NDArray[np.float32]:
-        """The unpooled embedding of the batch's token `row`: a copy of n_embd_out floats."""
-        pointer = ll.llama_get_embeddings_ith(self.pointer, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.model.n_embd_out,)).copy()
+    def token_embeddings(self, rows: int) -> npt.NDArray[np.float32]:
+        """The unpooled embeddings of the last batch: a view [rows, n_embd_out], valid until the next decode."""
+        pointer = ll.llama_get_embeddings(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.model.n_embd_out))
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether sequences go on from batch to batch; a mere encoder forgets each."""
+        return bool(self._memory)
 
     def drop(self, sequence: int, start: int = 0) -> bool:
         """Forget a sequence's state from position `start` on. False where the model cannot drop a part."""

@@ -43,6 +43,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     placement: Placement = Placement()
     context: int = 0
     """Context length of one request; 0 takes the model's own."""
+    kv_cells: int = 0
+    """Cells of the one pool of KV cells that requests share; 0 is as many as `context`."""
     parallel: int = 8
     """Requests decoded side by side."""
     kv_type: Literal["f16", "q8_0", "q4_0", "f32"] = "f16"
@@ -157,10 +159,14 @@ class Detokenize(Struct, frozen=True, tag=True):
 
 
 class Embed(Struct, frozen=True, kw_only=True, tag=True):
-    """Embed each input: text or tokens."""
+    """Embed each input: text or tokens. Answered by `Embeddings`."""
 
     id: int
     inputs: list[str | list[int]]
+    query: str | None = None
+    """For a model that ranks: score each input, a text, against this."""
+    truncate: bool = False
+    """Cut what is too long instead of refusing it."""
 
 
 class GetStats(Struct, frozen=True, tag=True):

@@ -24,19 +24,19 @@ import xxhash
 import zmq
 
 from server.engine.costs import Costs
+from server.engine.description import describe
 from server.engine.draft import DraftModel
-from server.engine.embedder import Embedder
+from server.engine.embedding_worker import EmbeddingWorker
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
 from server.engine.kv_cache import KvCache, Layout
 from server.engine.kv_store import DiskStore
-from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.llama import Context, ContextShape, Model
 from server.engine.messages import (
     Cancel,
     GetStats,
     LoadFailed,
     LoadProgress,
     LoadSpec,
-    ModelInfo,
     Ready,
     Refused,
     Shutdown,
@@ -83,7 +83,8 @@ def main() -> None:
     spec = decode_to_worker(requests.recv())
     assert isinstance(spec, LoadSpec)
     try:
-        worker = Worker(spec, outbox, orders)
+        kind = EmbeddingWorker if spec.embedding else Worker
+        worker = kind(spec, outbox, orders, _reporter(outbox))
     except Exception as error:
         foreseen = isinstance(error, LoadError)
         if not foreseen:
@@ -117,7 +118,9 @@ class Worker:
         LoadError: the model or its context could not be made.
     """
 
-    def __init__(self, spec: LoadSpec, outbox: Outbox, orders: queue.SimpleQueue[Order]) -> None:
+    def __init__(
+        self, spec: LoadSpec, outbox: Outbox, orders: queue.SimpleQueue[Order], on_progress: Callable[[float], None]
+    ) -> None:
         begun = time.monotonic()
         self._spec = spec
         self._outbox = outbox
@@ -125,11 +128,10 @@ class Worker:
         self._stop_at: float | None = None
         self._stalled = False
         self._worked_at = time.monotonic()
-        self.model = Model(spec, _reporter(outbox))
+        self.model = Model(spec, on_progress)
         context_length = spec.context or self.model.context_train
         shape = _shape(spec, self.model, context_length)
         self._context = Context(self.model, spec, shape)
-        self._embedder = Embedder(self._context) if spec.embedding else None
         outbox.send(LoadProgress(1.0, "measuring"))
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
@@ -140,7 +142,8 @@ class Worker:
         self._runner = Runner(
             self._context, self.model.vocab, self._scheduler, self._cache, helpers=min(tuning.threads, spec.parallel)
         )
-        self.info = self._describe(context_length, tuning, time.monotonic() - begun)
+        threads = (tuning.threads, tuning.threads_batch)
+        self.info = describe(spec, self._context, context_length, threads, time.monotonic() - begun)
 
     def _make_cache(self, shape: ContextShape, tuning: Tuning) -> KvCache:
         spec = self._spec
@@ -174,37 +177,6 @@ class Worker:
             sizes.append(self._context.state_size(0))
         self._context.drop(0)
         return max((sizes[1] - sizes[0]) // 8, 1)
-
-    def _describe(self, context: int, tuning: Tuning, seconds: float) -> ModelInfo:
-        model, vocab = self.model, self.model.vocab
-        return ModelInfo(
-            name=self._spec.name,
-            architecture=model.metadata("general.architecture") or "unknown",
-            description=model.description,
-            n_params=model.n_params,
-            n_bytes=model.n_bytes,
-            n_vocab=vocab.size,
-            n_layers=model.n_layers,
-            n_embd=model.n_embd,
-            context=context,
-            context_train=model.context_train,
-            parallel=self._spec.parallel,
-            kv_unified=self._context.shape.unified,
-            chat_template=model.chat_template,
-            bos_token=vocab.text(vocab.bos),
-            eos_token=vocab.text(vocab.eos),
-            eot_token=vocab.text(vocab.eot),
-            add_bos=vocab.add_bos,
-            fim=len(vocab.fim_tokens()) == 3,
-            special_tokens=vocab.special_tokens,
-            fim_tokens=vocab.fim_tokens(),
-            device_bytes=device_bytes(),
-            threads=tuning.threads,
-            threads_batch=tuning.threads_batch,
-            embedding=self._embedder is not None,
-            pooling=self._context.pooling,
-            load_seconds=seconds,
-        )
 
     def run(self) -> None:
         """Serve until told to stop and all that runs has ended, or its time is over."""
@@ -270,13 +242,12 @@ class Worker:
                 self._submit(order)
             case Cancel(number):
                 self._runner.cancel(number)
-            case EmbedRequest():
-                assert self._embedder
-                self._outbox.send(self._embedder.embed(order.number, order.inputs))
             case GetStats(number):
                 self._outbox.send(self._stats(number))
             case Shutdown(grace):
                 self._stop_at = time.monotonic() + grace
+            case EmbedRequest():
+                pass  # the intake has refused it
 
     def _submit(self, request: Request) -> None:
         number = request.ask.id
@@ -327,11 +298,12 @@ def _reporter(outbox: Outbox) -> Callable[[float], None]:
 
 
 def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
-    """How the KV buffer is laid out: one pool of `context` cells, or as many for each of the parallel sequences."""
+    """How the KV buffer is laid out: one pool of cells, or `context` of them for each of the parallel sequences."""
     unified = spec.parallel == 1 or spec.kv_unified is not False
-    per_sequence = -(-context // CELL_PADDING) * CELL_PADDING
+    cells = max(context, spec.kv_cells) if unified else context
+    padded = -(-cells // CELL_PADDING) * CELL_PADDING
     return ContextShape(
-        cells=per_sequence if unified else per_sequence * spec.parallel,
+        cells=padded if unified else padded * spec.parallel,
         sequences=spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0),
         unified=unified,
         batch=max(spec.placement.n_batch, spec.parallel),
