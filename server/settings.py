@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.durations import Duration
 from server.errors import BrimError
 from server.sizes import Size
 
@@ -95,6 +96,10 @@ class Settings(BaseSettings):
     debug: bool = False
     grace: float = Field(default=30.0, ge=0)
     """How long running requests may take to end after SIGTERM."""
+    keep_alive: Duration = 300.0
+    """How long a model that a request named stays loaded after its last request."""
+    max_models: int | None = Field(default=None, ge=1)
+    """How many models may be loaded at once; by default three, beside those named at the start."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""
     cache_dir: Path = Field(default_factory=lambda: _in_home("kv"))

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/admin", tags=["Operation"])
 
 
 class RunningModel(msgspec.Struct):
-    """A loaded or loading model. Sizes are in bytes, times in seconds."""
+    """A loaded or loading model. Sizes are in bytes, times in seconds; `until` is null where it stays loaded."""
 
     name: str
     state: str
@@ -26,6 +26,7 @@ class RunningModel(msgspec.Struct):
     device_bytes: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     running: int = 0
     uptime: float = 0.0
+    until: float | None = None
 
 
 class Unload(BaseModel):
@@ -42,7 +43,7 @@ async def running_models(context: ContextOf) -> Response:
     """Each wanted model, how it stands, and where it lies."""
     found: list[RunningModel] = []
     for status in context.manager.statuses():
-        one = RunningModel(status.name, status.state, status.stage, status.progress)
+        one = RunningModel(status.name, status.state, status.stage, status.progress, until=status.until)
         if model := status.model:
             one.placement = model.engine.spec.placement.summary
             one.context, one.parallel = model.info.context, model.info.parallel

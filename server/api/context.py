@@ -1,12 +1,16 @@
 """What an endpoint works with: the models, the settings, and who is calling."""
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from server.engine.messages import Generate
+from server.models.embedding import Purpose
+from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
 from server.settings import Settings
 
@@ -22,12 +26,28 @@ class Context:
         settings: what the server was told at its start.
         partition: the caller's cache partition.
         started_at: when the server started, in seconds since the epoch.
+        held: what is let go once the answer has been sent.
     """
 
     manager: ModelManager
     settings: Settings
     partition: str
     started_at: int
+    held: AsyncExitStack
+
+    async def model(self, name: str | None, purpose: Purpose = "text", keep_alive: float | None = None) -> LoadedModel:
+        """The model that a request names, which stays loaded at least until the answer has been sent.
+
+        Args:
+            name: None or empty takes the only one there is.
+            purpose: what it is wanted for.
+            keep_alive: seconds after which it is unloaded when nobody uses it; None takes the server's setting.
+
+        Raises:
+            RequestError: 404 if there is no such model, 400 if a name is needed or it is not made for the purpose, 503
+                if it cannot be loaded now.
+        """
+        return await self.held.enter_async_context(self.manager.using(name, purpose, keep_alive))
 
     def log_prompt(self, model: str, request: Generate) -> None:
         """Note a prompt in the log, if the user asked for that."""
@@ -35,9 +55,10 @@ class Context:
             logger.info("prompt to %s: %s", model, request.prompt)
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> AsyncGenerator[Context]:
     state = request.app.state
-    return Context(state.manager, state.settings, request.state.partition, state.started_at)
+    async with AsyncExitStack() as held:
+        yield Context(state.manager, state.settings, request.state.partition, state.started_at, held)
 
 
 ContextOf = Annotated[Context, Depends(_context)]

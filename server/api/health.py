@@ -13,8 +13,8 @@ router = APIRouter(tags=["Operation"])
 
 @router.get("/health", summary="Tell whether the models can answer")
 async def health(request: Request, context: ContextOf) -> Response:
-    """200 once every wanted model can answer; before, 503 with each model's state and how far it has been loaded."""
-    statuses = context.manager.statuses()
+    """200 once every model named at the start can answer; before, 503 with the state of each that cannot."""
+    statuses = [status for status in context.manager.statuses() if status.stays]
     if request.app.state.traffic.draining:
         return _answer(503, {"status": "shutting down"})
     models = [

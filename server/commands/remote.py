@@ -25,7 +25,7 @@ def ps(host: Host = None, port: Port = None, api_key: ApiKey = None) -> None:
         typer.echo("No model is loaded.")
         return
     table = Table("NAME", "STATE", "PLACEMENT", box=None, pad_edge=False)
-    for heading in ("CONTEXT", "SIZE", "REQUESTS", "UP"):
+    for heading in ("CONTEXT", "SIZE", "REQUESTS", "UP", "UNTIL"):
         table.add_column(heading, justify="right")
     for model in models:
         table.add_row(
@@ -36,6 +36,7 @@ def ps(host: Host = None, port: Port = None, api_key: ApiKey = None) -> None:
             format_size(model["n_bytes"]),
             str(model["running"]),
             _duration(model["uptime"]),
+            "stays" if model["until"] is None else f"in {_duration(model['until'])}",
         )
     Console(highlight=False, markup=False).print(table)
 

@@ -51,6 +51,12 @@ def serve(
     threads: Annotated[int | None, Option(help="CPU threads; chosen by measurement by default.")] = None,
     log_prompts: Annotated[bool | None, Option("--log-prompts", help="Write prompts to the log.")] = None,
     grace: Annotated[float | None, Option(metavar="SECONDS", help="Time for requests to end on SIGTERM.")] = None,
+    keep_alive: Annotated[
+        str | None, Option(metavar="DURATION", help="Unload a model so long after its last request; 5m by default.")
+    ] = None,
+    max_models: Annotated[
+        int | None, Option(help="Models loaded at once; by default 3, and those named here beside them.")
+    ] = None,
     debug: Annotated[bool | None, Option("--debug", help="Show tracebacks and llama.cpp's own log.")] = None,
 ) -> None:
     """Load models and answer HTTP: by default the store's only model, or the demo model if the store is empty."""
@@ -77,6 +83,8 @@ def serve(
         "threads": threads,
         "log_prompts": log_prompts,
         "grace": grace,
+        "keep_alive": keep_alive,
+        "max_models": max_models,
         "debug": debug,
     }
     settings = Settings.load(**flags)

@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from server.engine.messages import LoadProgress
 from server.errors import BrimError, LoadError, RequestError
+from server.models.embedding import Purpose, require
 from server.models.loading import LoadedModel, load
 from server.models.places import Places
 from server.models.resolve import ModelSource, from_manifest
+from server.models.slot import LONGEST_BACKOFF, ModelStatus, Slot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from server.engine.messages import LoadProgress
     from server.models.store import Store
     from server.settings import Settings
 
@@ -30,87 +30,9 @@ logger = logging.getLogger(__name__)
 
 STABLE_AFTER = 60.0
 """A worker that lived this many seconds has proved itself: its next crash counts as the first."""
-LONGEST_BACKOFF = 30.0
 DEFAULT_MAX_MODELS = 3
 """As many as Ollama loads by default; those named at the start come on top."""
 DEFAULT_TAG = ":latest"
-
-State = Literal["loading", "ready", "failed", "waiting"]
-
-
-@dataclass(frozen=True)
-class ModelStatus:
-    """How a model stands, for people and monitors.
-
-    Attributes:
-        stays: whether it was named at the start.
-        progress: of loading, from 0 to 1.
-        until: seconds until it is unloaded if nobody uses it meanwhile; None where it stays.
-    """
-
-    name: str
-    stays: bool
-    state: State
-    stage: str
-    progress: float
-    model: LoadedModel | None
-    until: float | None
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A model that is wanted: being loaded, ready, or waiting for its next attempt after a failure."""
-
-    source: ModelSource
-    stays: bool = False
-    keep_alive: float = math.inf
-    users: int = 0
-    idle_since: float = field(default_factory=time.monotonic)
-    has_place: bool = False
-    model: LoadedModel | None = None
-    loading: asyncio.Task[LoadedModel] | None = None
-    watching: asyncio.Task[None] | None = None
-    expiry: asyncio.TimerHandle | None = None
-    progress: LoadProgress = field(default_factory=lambda: LoadProgress(0.0, "starting"))
-    failure: str = ""
-    failures: int = 0
-    retry_at: float = 0.0
-
-    def failed(self, reason: str) -> None:
-        """Note a failure; each in a row doubles the wait for the next attempt, and the first waits not at all."""
-        self.failure = reason
-        wait = 0.0 if self.failures == 0 else min(2.0 ** (self.failures - 1), LONGEST_BACKOFF)
-        self.failures += 1
-        self.retry_at = time.monotonic() + wait
-
-    def cancel_expiry(self) -> None:
-        if self.expiry:
-            self.expiry.cancel()
-            self.expiry = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it could be unloaded to make room."""
-        return not (self.stays or self.users or self.loading)
-
-    @property
-    def until(self) -> float | None:
-        if self.stays or math.isinf(self.keep_alive):
-            return None
-        idle = 0.0 if self.users else time.monotonic() - self.idle_since
-        return max(0.0, self.keep_alive - idle)
-
-    @property
-    def status(self) -> ModelStatus:
-        state, stage, progress = self._state()
-        return ModelStatus(self.source.name, self.stays, state, stage, progress, self.model, self.until)
-
-    def _state(self) -> tuple[State, str, float]:
-        if self.model:
-            return "ready", "ready", 1.0
-        if self.loading:
-            return "loading", self.progress.stage, self.progress.fraction
-        return ("failed", self.failure, 0.0) if self.failure else ("waiting", "not loaded", 0.0)
 
 
 class ModelManager:
@@ -124,8 +46,9 @@ class ModelManager:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self.store = store
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._places = Places(settings.max_models or DEFAULT_MAX_MODELS)
+        self._retired: set[Slot] = set()
         self._endings: set[asyncio.Task[None]] = set()
 
     def want(self, source: ModelSource) -> None:
@@ -134,10 +57,11 @@ class ModelManager:
         Raises:
             BrimError: more models are to stay than may be loaded.
         """
-        slot = self._slots.setdefault(source.name, _Slot(source))
+        slot = self._slots.setdefault(source.name, Slot(source))
         if not slot.stays:
             self._reserve(1)
             slot.stays = True
+            self._vacate(slot)
         self._begin(slot)
 
     async def wait_until_loaded(self) -> None:
@@ -145,17 +69,21 @@ class ModelManager:
         await asyncio.gather(*(asyncio.shield(slot.loading) for slot in self._slots.values() if slot.loading))
 
     @contextlib.asynccontextmanager
-    async def using(self, name: str | None, keep_alive: float | None = None) -> AsyncGenerator[LoadedModel]:
+    async def using(
+        self, name: str | None, purpose: Purpose = "text", keep_alive: float | None = None
+    ) -> AsyncGenerator[LoadedModel]:
         """The model of that name, loaded if it is not, and not unloaded before the block's end.
 
         Args:
             name: None or empty takes the only one there is.
+            purpose: what it is wanted for; the embeddings of a model that generates text come from a second engine.
             keep_alive: seconds after which it is unloaded when it is no longer used; None takes the server's setting.
 
         Raises:
-            RequestError: 404 if there is no such model, 400 if a name is needed, 503 if it cannot be loaded now.
+            RequestError: 404 if there is no such model, 400 if a name is needed or it is not made for the purpose, 503
+                if it cannot be loaded now.
         """
-        slot = await self._find(name)
+        slot = await self._find(name, purpose)
         slot.users += 1
         slot.keep_alive = self._settings.keep_alive if keep_alive is None else keep_alive
         slot.cancel_expiry()
@@ -166,9 +94,9 @@ class ModelManager:
             slot.idle_since = time.monotonic()
             self._settle(slot)
 
-    async def get(self, name: str | None) -> LoadedModel:
+    async def get(self, name: str | None, purpose: Purpose = "text") -> LoadedModel:
         """The model of that name, as `using` gives it, for whoever needs no promise that it stays loaded."""
-        async with self.using(name) as model:
+        async with self.using(name, purpose) as model:
             return model
 
     def statuses(self) -> list[ModelStatus]:
@@ -181,33 +109,37 @@ class ModelManager:
 
     async def unload(self, name: str, grace: float = 0.0) -> None:
         """End a model's engine, letting running requests end within `grace` seconds. Raises RequestError if unknown."""
-        slot = self._slots.get(name.removesuffix(DEFAULT_TAG))
-        if slot is None:
+        slots = self._of(name)
+        if not slots:
             raise RequestError(f"the model '{name}' is not loaded", status=404, code="model_not_loaded", param="model")
-        await asyncio.shield(self._start_ending(slot, grace))
+        await asyncio.shield(asyncio.wait([self._start_ending(slot, grace) for slot in slots]))
 
     def retire(self, name: str) -> None:
         """Let requests from now on load a model anew, and unload it when the last that uses it now has ended.
 
         A model that stays, or is not loaded, is left as it is.
         """
-        slot = self._slots.get(name.removesuffix(DEFAULT_TAG))
-        if slot and not slot.stays:
-            del self._slots[slot.source.name]
-            self._settle(slot)
+        for slot in self._of(name):
+            if not slot.stays:
+                self._forget(slot)
+                self._retired.add(slot)
+                self._settle(slot)
 
     async def stop(self, grace: float = 0.0) -> None:
         """End all engines side by side."""
-        for slot in list(self._slots.values()):
+        for slot in [*self._slots.values(), *self._retired]:
             self._start_ending(slot, grace)
         await asyncio.gather(*self._endings)
 
-    async def _find(self, name: str | None, purpose: Purpose) -> _Slot:
+    def _of(self, name: str) -> list[Slot]:
+        """A model's slot, and that of its companion."""
+        return [slot for slot in self._slots.values() if slot.source.name == name.removesuffix(DEFAULT_TAG)]
+
+    async def _find(self, name: str | None, purpose: Purpose) -> Slot:
         source = await self._source(name)
         require(source, purpose)
-        companion = purpose == "embedding" and source.pooling is None
-        key = companion_name(source.name) if companion else source.name
-        return self._slots.setdefault(key, _Slot(source, companion))
+        slot = Slot(source, companion=purpose == "embedding" and source.pooling is None)
+        return self._slots.setdefault(slot.key, slot)
 
     async def _source(self, name: str | None) -> ModelSource:
         wanted = {slot.source.name: slot.source for slot in self._slots.values()}
@@ -216,9 +148,9 @@ class ModelManager:
                 return next(iter(wanted.values()))
             message = f"name a model: there are {', '.join(wanted)}" if wanted else "no model is loaded; name one"
             raise RequestError(message, code="missing_required_parameter", param="model")
-        return wanted.get(name) or await asyncio.to_thread(self._from_store, name)
+        return wanted.get(name.removesuffix(DEFAULT_TAG)) or await asyncio.to_thread(self._from_store, name)
 
-    async def _loaded(self, slot: _Slot) -> LoadedModel:
+    async def _loaded(self, slot: Slot) -> LoadedModel:
         """A slot's model; loaded now if it is not."""
         if slot.model and slot.model.engine.alive:
             return slot.model
@@ -232,18 +164,21 @@ class ModelManager:
         except LoadError as error:
             logger.error("%s", error)
             raise RequestError(str(error), status=503, code="model_unavailable", retry_after=LONGEST_BACKOFF) from error
+        except asyncio.CancelledError:
+            if not loading.cancelled():
+                raise  # it is the request that was cancelled
+            message = f"the model {slot.source.name} was stopped while it was loaded"
+            raise RequestError(message, status=503, code="model_unavailable", retry_after=1.0) from None
 
     # -- loading -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, slot: _Slot) -> asyncio.Task[LoadedModel]:
+    def _begin(self, slot: Slot) -> asyncio.Task[LoadedModel]:
         if slot.loading is None:
             slot.loading = asyncio.create_task(self._load(slot))
             slot.loading.add_done_callback(_retrieve)
         return slot.loading
 
-    async def _load(self, slot: _Slot) -> LoadedModel:
-        name = slot.source.name
-
+    async def _load(self, slot: Slot) -> LoadedModel:
         def on_progress(progress: LoadProgress) -> None:
             slot.progress = progress
 
@@ -251,29 +186,31 @@ class ModelManager:
             if not (slot.stays or slot.has_place):
                 await self._places.take(self._evict)
                 slot.has_place = True
-            await asyncio.gather(*self._endings)  # what is being unloaded still holds memory
-            model = await load(slot.source, self._settings, on_progress)
+            if self._endings:  # what is being unloaded still holds memory
+                await asyncio.wait(self._endings)
+            model = await load(slot.source, self._settings, on_progress, embedding=slot.embeds)
         except LoadError as error:
             slot.failed(str(error))
             self._vacate(slot)
             raise
         finally:
             slot.loading = None
+            slot.idle_since = time.monotonic()
             self._settle(slot)
         slot.model, slot.failure = model, ""
         slot.watching = asyncio.create_task(self._watch(slot, model))
-        logger.info("%s is loaded: %s", name, model.engine.spec.placement.summary)
+        logger.info("%s is loaded: %s", slot.key, model.engine.spec.placement.summary)
         return model
 
-    async def _watch(self, slot: _Slot, model: LoadedModel) -> None:
+    async def _watch(self, slot: Slot, model: LoadedModel) -> None:
         """When a model's worker has died, clean up, and load one that stays again; any other, a request will."""
         await model.engine.died.wait()
+        await model.engine.kill()
         slot.model = None
         if time.monotonic() - model.loaded_at > STABLE_AFTER:
             slot.failures = 0
         slot.failed("its process ended unexpectedly")
-        logger.error("the process of %s ended unexpectedly", slot.source.name)
-        await model.engine.kill()
+        logger.error("the process of %s ended unexpectedly", slot.key)
         self._vacate(slot)
         if slot.stays:
             await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
@@ -281,16 +218,16 @@ class ModelManager:
 
     # -- unloading -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, slot: _Slot) -> None:
+    def _settle(self, slot: Slot) -> None:
         """Once nobody uses a model, decide when it is unloaded."""
         if slot.users or slot.loading:
             return
         self._places.look_again()
-        wanted = self._slots.get(slot.source.name) is slot
+        wanted = self._slots.get(slot.key) is slot
         if wanted and slot.until is None:
             return
         slot.cancel_expiry()
-        wait = max(slot.keep_alive, slot.retry_at - time.monotonic()) if wanted else 0.0
+        wait = max(slot.until or 0.0, slot.retry_at - time.monotonic()) if wanted else 0.0
         if wait > 0:
             slot.expiry = asyncio.get_running_loop().call_later(wait, self._start_ending, slot)
         else:
@@ -304,17 +241,23 @@ class ModelManager:
         await asyncio.shield(self._start_ending(min(idle, key=lambda slot: slot.idle_since)))
         return True
 
-    def _start_ending(self, slot: _Slot, grace: float = 0.0) -> asyncio.Task[None]:
+    def _start_ending(self, slot: Slot, grace: float = 0.0) -> asyncio.Task[None]:
         """Forget a model and begin to unload it."""
         slot.cancel_expiry()
-        if self._slots.get(slot.source.name) is slot:
-            del self._slots[slot.source.name]
-        ending = asyncio.create_task(self._end(slot, grace))
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
-        return ending
+        self._forget(slot)
+        if slot.ending is None:
+            slot.ending = asyncio.create_task(self._end(slot, grace))
+            self._endings.add(slot.ending)
+            slot.ending.add_done_callback(self._endings.discard)
+        return slot.ending
 
-    async def _end(self, slot: _Slot, grace: float) -> None:
+    def _forget(self, slot: Slot) -> None:
+        if self._slots.get(slot.key) is slot:
+            del self._slots[slot.key]
+            if slot.stays:
+                self._reserve(-1)
+
+    async def _end(self, slot: Slot, grace: float) -> None:
         for task in (slot.watching, slot.loading):
             if task:
                 task.cancel()
@@ -322,10 +265,11 @@ class ModelManager:
                     await task
         if slot.model:
             await slot.model.engine.stop(grace)
-            logger.info("%s is unloaded", slot.source.name)
+            logger.info("%s is unloaded", slot.key)
         self._vacate(slot)
+        self._retired.discard(slot)
 
-    def _vacate(self, slot: _Slot) -> None:
+    def _vacate(self, slot: Slot) -> None:
         """Let another have a slot's place."""
         if slot.has_place:
             slot.has_place = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from server.chat.template import ChatTemplate
 from server.engine.messages import Delta, Done, Generate, Sampling
-from server.errors import LoadError, RequestError
+from server.errors import BrimError, LoadError, RequestError
 from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
 from server.models.resolve import ModelSource, resolve
@@ -128,6 +129,100 @@ async def test_a_model_that_cannot_be_loaded_is_a_503_and_not_tried_at_once_agai
     assert {refusal.status for refusal in refusals} == {503}
     assert "is not available" in refusals[-1].message
     assert refusals[-1].retry_after
+
+
+def store_models(store: Store, demo_gguf: Path, folder: Path, *names: str) -> None:
+    from server.models.create import create
+    from server.models.modelfile import parse
+
+    for name in names:
+        create(store, name, parse(f"FROM {demo_gguf}\n"), folder)
+
+
+def names_of(manager: ModelManager) -> list[str]:
+    return [model.name for model in manager.loaded()]
+
+
+async def until_unloaded(model: LoadedModel) -> None:
+    async with asyncio.timeout(LOADED_WITHIN):
+        while model.engine.alive:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_model_loaded_on_demand_goes_after_its_keep_alive_and_one_named_at_the_start_stays(
+    manager: ModelManager, store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    store_models(store, demo_gguf, tmp_path, "mine")
+    manager.want(resolve(str(demo_gguf), store))
+    async with manager.using("mine", keep_alive=0) as mine, manager.using("demo", keep_alive=0) as demo:
+        assert {status.name: status.until for status in manager.statuses()} == {"demo": None, "mine": 0}
+        assert await answer(mine) == await answer(demo)
+    await until_unloaded(mine)
+    assert names_of(manager) == ["demo"]
+    async with manager.using("mine", keep_alive=1000) as again:
+        assert again is not mine
+    left = {status.name: status.until for status in manager.statuses()}["mine"]
+    assert left is not None
+    assert 900 < left <= 1000
+    assert names_of(manager) == ["demo", "mine"]
+
+
+async def test_the_last_request_s_keep_alive_holds_and_nothing_in_use_is_unloaded(
+    manager: ModelManager, store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    store_models(store, demo_gguf, tmp_path, "mine")
+    async with manager.using("mine", keep_alive=0) as mine:
+        running = asyncio.create_task(answer(mine, 200))
+        async with manager.using("mine:latest", keep_alive=0):
+            pass
+        async with manager.using("mine", keep_alive=0.0):
+            pass
+        manager.retire("mine")
+        async with manager.using("mine", keep_alive=60) as fresh:
+            assert fresh is not mine
+            assert fresh.engine.pid != mine.engine.pid
+        assert await running
+        assert mine.engine.alive
+    await until_unloaded(mine)
+    assert manager.loaded() == [fresh]
+
+
+async def test_the_model_idle_for_longest_makes_way_and_busy_ones_do_not(
+    store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    store_models(store, demo_gguf, tmp_path, "a", "b", "c")
+    manager = ModelManager(Settings(cache_ram=0, threads=1, ctx=256, parallel=2, max_models=2), store)
+    manager._places.patience = 0.2
+    try:
+        async with manager.using("b"):
+            pass
+        async with manager.using("a") as busy:
+            running = asyncio.create_task(answer(busy, 100))
+            async with manager.using("c"):
+                assert sorted(names_of(manager)) == ["a", "c"]
+                with pytest.raises(RequestError) as caught:
+                    await manager.get("b")
+                assert (caught.value.status, bool(caught.value.retry_after)) == (503, True)
+            assert await running
+            async with manager.using("b"):
+                assert sorted(names_of(manager)) == ["a", "b"]
+            assert busy.engine.alive
+    finally:
+        await manager.stop()
+    assert manager.loaded() == []
+    assert not busy.engine.alive
+
+
+async def test_more_models_to_stay_than_may_be_loaded_are_refused(store: Store, demo_gguf: Path) -> None:
+    manager = ModelManager(Settings(cache_ram=0, threads=1, ctx=256, max_models=1), store)
+    try:
+        source = resolve(str(demo_gguf), store)
+        manager.want(source)
+        manager.want(source)
+        with pytest.raises(BrimError, match="--max-models 1"):
+            manager.want(replace(source, name="another"))
+    finally:
+        await manager.stop()
 
 
 @pytest.mark.parametrize("name", ["absent", "a/b", "../x", "demo.gguf", "/etc/passwd"])
