@@ -119,6 +119,7 @@ def _plan(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Choice]:
         digest=source.digest,
         placement=choice.placement,
         context=choice.context,
+        kv_cells=choice.pool,
         parallel=wish.parallel,
         kv_type=chosen("kv_type", own.kv_type),
         rpc=choice.rpc,

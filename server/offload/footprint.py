@@ -167,11 +167,11 @@ class Footprint:
         """Whether the end of a sequence can be dropped from its KV state: no windows, no recurrent state."""
         return not any(layer.window or layer.state for layer in self.layers)
 
-    def kv_shape(self, context: int, parallel: int, unified: bool, kv_type: str, n_ubatch: int) -> KvShape:
-        """The engine's two modes: one pool of `context` cells, or `context` cells for each of `parallel` sequences."""
+    def kv_shape(self, cells: int, parallel: int, unified: bool, kv_type: str, n_ubatch: int) -> KvShape:
+        """The engine's two modes: one pool of `cells`, or as many for each of `parallel` sequences."""
         unified = unified or parallel == 1
         idle = IDLE_SEQUENCES if unified and self.truncatable else 0
-        return KvShape(align(context, CELL_PADDING), 1 if unified else parallel, parallel + idle, kv_type, n_ubatch)
+        return KvShape(align(cells, CELL_PADDING), 1 if unified else parallel, parallel + idle, kv_type, n_ubatch)
 
     def kv_bytes(self, shape: KvShape) -> int:
         """Bytes of the KV cache of all layers."""

@@ -28,13 +28,15 @@ class Choice:
     """A placement and what it was made for.
 
     Attributes:
-        context: tokens of one request. planned_bytes: what each device will hold.
+        context: tokens of one request. pool: cells of the KV cache that all requests share; 0 is as many.
+        planned_bytes: what each device will hold.
         rpc: the RPC workers that answered, in the order that gives their devices their names; the worker needs these.
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
     """
 
     placement: Placement
     context: int
+    pool: int
     planned_bytes: dict[str, int]
     rpc: tuple[str, ...]
     digest: str
@@ -93,7 +95,7 @@ def choose(
     placement = _with_warnings(outcome.placement(), machine.warnings)
     planned = {stretch.device: stretch.total for stretch in outcome.plan.stretches}
     free = {device.name: device.free for device in machine.devices}
-    return Choice(placement, outcome.wish.context, planned, machine.rpc, header_digest(info), free)
+    return Choice(placement, outcome.wish.context, outcome.wish.pool, planned, machine.rpc, header_digest(info), free)
 
 
 def learn(choice: Choice, worked: Placement) -> None:

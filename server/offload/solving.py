@@ -27,6 +27,8 @@ N_BATCH = 2048
 ROUNDS = 3
 """How often a plan is made anew because its dry run needed larger buffers than were assumed."""
 SMALLEST_CONTEXT = 4096
+HOST_SHARE_FOR_POOL = 0.25
+"""Of the host's memory beside the weights: what KV cells may take that not even the longest request needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Wish:
         context: tokens of one request; 0 leaves it open, up to the model's own.
         parallel: requests decoded side by side.
         kv_unified: one pool of cells for all sequences, or a buffer for each; None lets the engine choose: the pool.
+        pool: cells of that pool; 0 leaves it open: room for one request at least, for all of `parallel` at most.
         vram_budget: bytes that brim may use of all devices together. held: bytes that its other models hold there.
     """
 
@@ -47,10 +50,12 @@ class Wish:
     vram_budget: int | None = None
     held: int = 0
     kv_unified: bool | None = None
+    pool: int = 0
 
     def shape(self, model: Footprint, n_ubatch: int = UBATCHES[0]) -> KvShape:
         """The model's KV cache under this wish."""
-        return model.kv_shape(self.context, self.parallel, self.kv_unified is not False, self.kv_type, n_ubatch)
+        cells = self.context if self.kv_unified is False else max(self.context, self.pool)
+        return model.kv_shape(cells, self.parallel, self.kv_unified is not False, self.kv_type, n_ubatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ def solve(
     model = footprint(info)
     if not wish.context:
         wish = replace(wish, context=_open_context(info, model, machine, wish, speeds))
+    if not wish.pool:
+        wish = replace(wish, pool=_open_pool(info, model, machine, wish, speeds))
     solver = Solver(info, model, machine, wish, speeds)
     outcomes: list[Outcome] = []
     for n_ubatch in UBATCHES:
@@ -115,6 +122,29 @@ def _open_context(
         if found.seconds > least or (least < float("inf") and room < 0):
             break
         chosen, least = context, found.seconds
+    return chosen
+
+
+def _open_pool(
+    info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]
+) -> int:
+    """The largest pool of KV cells, up to one in which all parallel requests have room, that costs no speed.
+
+    On the host it may take a quarter of the memory that the weights leave. 0 where a request's context is all there
+    is room for.
+    """
+    least = None
+    chosen = 0
+    share = 1
+    while share <= wish.parallel and wish.kv_unified is not False:
+        solver = Solver(info, model, machine, replace(wish, pool=wish.context * share), speeds)
+        found = plan(solver.problem(solver.estimated(UBATCHES[0]), UBATCHES[0]))
+        least = found.seconds if least is None else least
+        room = (machine.host.available - found.host_weights) * HOST_SHARE_FOR_POOL
+        if share > 1 and (found.seconds > least or found.host_kv > room):
+            break
+        chosen = wish.context * share if share > 1 else 0
+        share = wish.parallel if share < wish.parallel < 2 * share else 2 * share
     return chosen
 
 
