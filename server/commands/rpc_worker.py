@@ -32,8 +32,8 @@ def rpc_worker(
             style="bold yellow",
         )
     sys.stderr.flush()
-    arguments = ["rpc-worker", f"{host}:{port}", str(threads or usable_cores()), *(device or [])]
-    os.execv(sys.executable, [sys.executable, "-m", "server.offload.probe", *arguments])
+    arguments = [f"{host}:{port}", str(threads or usable_cores()), *(device or [])]
+    os.execv(sys.executable, [sys.executable, "-m", "server.offload.rpc_server", *arguments])
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 """A short-lived process that asks llama.cpp about devices and memory, so that the server itself never opens a GPU.
 
 `python -m server.offload.probe` reads one question (see `server.offload.questions`) from standard input and writes its
-answer to standard output. With the arguments `rpc-worker ENDPOINT THREADS [DEVICE ...]` it serves devices instead.
+answer to standard output.
 """
 
 # pyright: basic, reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
@@ -9,17 +9,16 @@ answer to standard output. With the arguments `rpc-worker ENDPOINT THREADS [DEVI
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 import socket
 import sys
 import threading
 import time
-import types
 
 import msgspec
 
+from server.offload.bindings import libggml  # before the rest of llama_cpp
 from server.offload.ggml import Ggml
 from server.offload.measuring import measure
 from server.offload.questions import (
@@ -35,13 +34,7 @@ from server.offload.questions import (
     Speeds,
 )
 
-# the bindings alone: all that the package's own __init__ imports would double the time of a short question
-_package = types.ModuleType("llama_cpp")
-_package.__path__ = importlib.util.find_spec("llama_cpp").submodule_search_locations
-sys.modules["llama_cpp"] = _package
-
-import llama_cpp.llama_cpp as ll  # noqa: E402
-from llama_cpp._ggml import libggml  # noqa: E402
+import llama_cpp.llama_cpp as ll  # isort: skip
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 _COMPUTE_SIZE = re.compile(r"reserve: +(\S+) +compute buffer size = +([\d.]+) MiB")
@@ -55,9 +48,6 @@ def main() -> None:
     answer_to = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # llama.cpp's RPC server prints to standard output
     ggml = Ggml(libggml)
-    if sys.argv[1:2] == ["rpc-worker"]:
-        serve_rpc(ggml, sys.argv[2], int(sys.argv[3]), sys.argv[4:])
-        sys.exit(f"the RPC worker could not listen on {sys.argv[2]}")
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
     try:
         answer: Answer = answer_question(ggml, question)
@@ -111,15 +101,6 @@ def list_devices(ggml: Ggml) -> list[tuple[int, DeviceFacts]]:
         )
         devices.append((handle, facts))
     return devices
-
-
-def serve_rpc(ggml: Ggml, endpoint: str, threads: int, names: list[str]) -> None:
-    """Offer devices to other machines; all GPUs, or the CPU where there is none, unless `names` says which."""
-    devices = list_devices(ggml)
-    chosen = [handle for handle, facts in devices if facts.name in names]
-    if not names:
-        chosen = [handle for handle, facts in devices if facts.type in ("gpu", "igpu")]
-    ggml.serve_rpc(endpoint, chosen or [ggml.device_named("CPU")], threads)
 
 
 def start_stand_ins(ggml: Ggml, count: int) -> None:

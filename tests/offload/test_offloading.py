@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTEXT = 512
-UNTOUCHED = 0.20
-"""Share of the plan that need not be resident: compute buffers are planned for the largest batch, and pages that no
-batch has touched do not count as held. What llama.cpp allocates lies within 3 % of the plan."""
-STRAY = 1.005
-"""A process's own pages move by some hundred KiB besides what it holds for others."""
+TOLERANCE = 0.02
+"""Share of the plan by which what a worker holds may differ."""
+PIPELINE_TOLERANCE = 0.03
+"""The same over several devices, where dry runs count more copies of hidden states than llama.cpp allocates."""
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +69,7 @@ def test_one_device_holds_what_was_planned_and_says_the_same(
     with decoding(_spec(model, outcome.placement(), (worker.endpoint,)), full_context=True) as result:
         held = worker.held - before
         assert result["tokens"] == on_cpu
-    assert held <= max(planned * STRAY, 1 << 20)
-    assert held >= planned * (1 - UNTOUCHED) - (1 << 20) * (gpu_layers == 0)
+    assert held == pytest.approx(planned, rel=TOLERANCE, abs=0 if planned else 1 << 20)
 
 
 @pytest.mark.slow
@@ -80,14 +78,14 @@ def test_two_devices_of_different_budgets_share_a_model(model: Path, on_cpu: lis
         workers = {"RPC0": worker, "RPC1": second}
         endpoints = (worker.endpoint, second.endpoint)
         found = discover(endpoints)
-        small, large = (_limited(device, mib) for device, mib in zip(found.devices, (120, 260), strict=True))
+        small, large = (_limited(device, mib) for device, mib in zip(found.devices, (180, 260), strict=True))
         before = {name: running.held for name, running in workers.items()}
         outcome = _solve(model, replace(found, devices=(small, large)))
         assert {stretch.device for stretch in outcome.plan.stretches} == set(workers)
         with decoding(_spec(model, outcome.placement(), endpoints), full_context=True) as result:
             for stretch in outcome.plan.stretches:
                 held = workers[stretch.device].held - before[stretch.device]
-                assert stretch.total * (1 - UNTOUCHED) <= held <= stretch.total * STRAY
+                assert stretch.total * (1 - PIPELINE_TOLERANCE) <= held <= stretch.total * (1 + TOLERANCE)
                 assert stretch.total <= outcome.budgets[stretch.device]
             assert result["tokens"] == on_cpu
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -32,19 +33,22 @@ class RpcWorker:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that are its own: not shared with other processes, as libraries are."""
-        return self.process.memory_full_info().uss
+        """Bytes of memory that it allocated; the pages of libraries, shared or not, are none of them."""
+        rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        sizes = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
+        return (sizes["Anonymous:"] + sizes["Swap:"]) << 10
 
 
 @contextlib.contextmanager
 def rpc_worker(threads: int = 1) -> Generator[RpcWorker]:
-    """Start a worker on a free loopback port and end it afterwards."""
+    """Start a worker on a free loopback port and end it afterwards. It holds all that it allocates, used or not."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     endpoint = f"127.0.0.1:{port}"
-    command = [sys.executable, "-m", "server.offload.probe", "rpc-worker", endpoint, str(threads)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "server.offload.rpc_server", endpoint, str(threads)]
+    touching = os.environ | {"MALLOC_PERTURB_": "165"}  # glibc then writes to all memory that it hands out
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=touching)
     try:
         _wait_for(port, process)
         yield RpcWorker(endpoint, psutil.Process(process.pid))
