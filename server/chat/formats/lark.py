@@ -6,10 +6,10 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from server.chat.tools import Tool
 
@@ -24,18 +24,45 @@ def mark(text: str, special: Mapping[str, int]) -> str:
     return f"<[{special[text]}]>" if text in special else literal(text)
 
 
-def arguments(tool: Tool) -> str:
-    """An expression for a JSON object that the tool's schema allows."""
-    return "%json " + json.dumps({"type": "object", **tool.parameters}, ensure_ascii=False)
+def sequence(first: str, other: str, end: str = "", *, parallel: bool) -> str:
+    """The rule `calls`: one call, where `parallel` any number of others, and an end."""
+    return f"calls: {first} ({other})* {end}\n" if parallel else f"calls: {first} {end}\n"
 
 
-def json_calls(tools: Sequence[Tool], *, arguments_key: str = "arguments") -> str:
-    """Rules of which `object` is a call in JSON, each name bound to its own tool's schema."""
-    rules = ["object: " + " | ".join(f"object_{index}" for index in range(len(tools)))]
+def any_of(name: str, tools: Sequence[Tool], body: Callable[[Tool, str], str]) -> str:
+    """Rules of which `name` is a call to any of `tools`.
+
+    Args:
+        name: of the rule.
+        tools: at least one.
+        body: given a tool and the name of a rule for its arguments, what a call to it looks like.
+    """
+    rules = [f"{name}: " + " | ".join(f"{name}_{index}" for index in range(len(tools)))]
     for index, tool in enumerate(tools):
-        head = f'{{"name": {json.dumps(tool.name)}, "{arguments_key}": '
-        rules += [
-            f'object_{index}: {literal(head)} arguments_{index} "}}"',
-            f"arguments_{index}: {arguments(tool)}",
-        ]
+        rules.append(f"{name}_{index}: {body(tool, f'arguments_{index}')}")
+        rules.append(f"arguments_{index}: {json_value({'type': 'object', **tool.parameters})}")
     return "\n".join(rules) + "\n"
+
+
+def json_calls(
+    tools: Sequence[Tool], *, keys: tuple[str, str] = ("name", "arguments"), begin: str = "{", end: str = '"}"'
+) -> str:
+    """Rules of which `object` is a call in JSON, each name bound to its own tool's schema.
+
+    Args:
+        tools: at least one.
+        keys: of the name and of the arguments.
+        begin: text before the name's key.
+        end: an expression for what follows the arguments.
+    """
+
+    def body(tool: Tool, arguments: str) -> str:
+        head = f'{begin}"{keys[0]}": {json.dumps(tool.name)}, "{keys[1]}": '
+        return f"{literal(head)} {arguments} {end}"
+
+    return any_of("object", tools, body)
+
+
+def json_value(schema: dict[str, Any]) -> str:
+    """An expression for JSON that a schema allows."""
+    return "%json " + json.dumps(schema, ensure_ascii=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from server.chat.formats.base import ChatFormat
-from server.chat.formats.hermes import THINK, THOUGHT
 from server.chat.formats.reader import Reader
 from server.errors import RequestError
 
@@ -20,14 +19,14 @@ class PlainReader(Reader):
 
     def read(self) -> Generator[None, None, None]:
         """Reasoning; the rest is content."""
-        yield from self.reasoning(THINK, THOUGHT)
+        yield from self.reasoning("<think>", "</think>")
 
 
 class Plain(ChatFormat):
     """For a model that is not to call tools. No template is recognised as such: it can only be chosen."""
 
     name = "plain"
-    marks = (THINK, THOUGHT)
+    marks = ("<think>", "</think>")
     reader = PlainReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> NoReturn:

@@ -88,14 +88,32 @@ class Reader(OutputParser):
         if text:
             self.content(text)
 
+    def conclude(self, *, started: bool, whole: bool) -> bool:
+        """A call is read as far as it goes: what remains unsure is content, unless it is whole or cut short.
+
+        Returns:
+            Whether it was a call, and a whole one.
+        """
+        if started and (whole or self.cut_short):
+            self.settle()
+        else:
+            self.give_up()
+        return started and whole
+
     def start_call(self, name: str) -> Callable[[str], None]:
-        """A call begins for certain; returns what takes its arguments' text."""
+        """A call begins for certain; returns what takes its arguments' text, which settles what was consumed."""
         self.settle()
         self._space = ""
         index = self._calls
         self._calls += 1
         self._events.append(CallStart(index, name))
-        return lambda text: self._events.append(CallArguments(index, text)) if text else None
+
+        def pass_on(text: str) -> None:
+            self.settle()
+            if text:
+                self._events.append(CallArguments(index, text))
+
+        return pass_on
 
     # Steps
 
@@ -137,6 +155,12 @@ class Reader(OutputParser):
                 break
         fitting = [mark for mark in marks if self._text.startswith(mark)]
         return self.take(len(max(fitting, key=len))) if fitting else ""
+
+    def characters(self, count: int) -> Generator[None, None, str]:
+        """Consume that many characters; fewer where the text ends."""
+        while len(self._text) < count and (yield from self.more()):
+            pass
+        return self.take(count)
 
     def matching(self, characters: re.Pattern[str]) -> Generator[None, None, str]:
         """Consume characters as long as each matches `characters`; returns them."""
@@ -212,96 +236,23 @@ class Reader(OutputParser):
         self.settle()
         return end
 
-    def json_call(self) -> Generator[None, None, bool]:
-        """Read `{"name": ..., "arguments": {...}}`, its members in any order and spacing.
-
-        Returns:
-            Whether it was a whole call. What cannot be one (broken JSON, a tool that is not offered) becomes content;
-            once its arguments have begun to be passed on, only what follows the fault does.
-        """
-        call = _Call(self)
+    def closing(self, *marks: str) -> Generator[None, None, None]:
+        """Consume the marks after a call, with the white space around them; they may be missing or cut short."""
         yield from self.space()
-        whole = bool((yield from self.one_of(("{",)))) and (yield from self._members(call))
-        if whole and call.lacks_arguments:
-            call.start("{}")
-        if call.started and (whole or self.cut_short):
-            self.settle()
-        else:
-            self.give_up()
-        return whole and call.started
-
-    def closing(self, mark: str) -> Generator[None, None, None]:
-        """Consume the mark after a call, with the white space around it; it may be missing or cut short."""
-        yield from self.space()
-        if (yield from self.one_of((mark,))):
-            yield from self.space()
-        elif self._over and mark.startswith(self._text):
-            self.take(len(self._text))
+        for mark in marks:
+            if (yield from self.one_of((mark,))):
+                yield from self.space()
+            elif self._over and mark.startswith(self._text):
+                self.take(len(self._text))
         self.settle()
 
-    def _members(self, call: _Call) -> Generator[None, None, bool]:
-        """Read an object's members after its opening brace, up to and with the closing one."""
-        yield from self.space()
-        if (yield from self.one_of(("}",))):
-            return True
-        while True:
-            key = yield from self.json_string()
-            yield from self.space()
-            if key is None or not (yield from self.one_of((":",))):
-                return False
-            yield from self.space()
-            if key == "name":
-                name = yield from self.json_string()
-                if name is None or name not in self.tools:
-                    return False
-                call.named(name)
-            elif not (yield from self.json(call.take if key in ("arguments", "parameters") else _ignore)):
-                return False
-            yield from self.space()
-            if (end := (yield from self.one_of((",", "}")))) != ",":
-                return end == "}"
-            yield from self.space()
-
-
-class _Call:
-    """A call in JSON as far as it was read: arguments wait until the name is known and they are an object."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._name = ""
-        self._arguments = ""
-        self._pass_on: Callable[[str], None] | None = None
-
-    @property
-    def started(self) -> bool:
-        return self._pass_on is not None
-
-    @property
-    def lacks_arguments(self) -> bool:
-        return not self.started and self._name != "" and self._arguments.strip() in ("", "null")
-
-    def named(self, name: str) -> None:
-        self._name = name
-        self.take("")
-
-    def take(self, text: str) -> None:
-        self._arguments += text
-        if self._pass_on:
-            self._reader.settle()
-            self._pass_on(text)
-        elif self._name and self._arguments.lstrip().startswith("{"):
-            self.start(self._arguments.lstrip())
-
-    def start(self, arguments: str) -> None:
-        self._pass_on = self._reader.start_call(self._name)
-        self._pass_on(arguments)
-
-
-def _ignore(_: str) -> None:
-    pass
+    def name(self) -> Generator[None, None, str]:
+        """Consume a function's name."""
+        return (yield from self.matching(_NAME))
 
 
 _SPACE = re.compile(r"\s")
+_NAME = re.compile(r"[\w.-]")
 
 
 @lru_cache

@@ -1,0 +1,93 @@
+"""Functionary 3.1, whose calls are tags around arguments, and 3.2, whose answers are messages to recipients.
+
+Source: https://github.com/MeetKai/functionary/tree/main/functionary/prompt_template
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.json_calls import json_arguments
+from server.chat.formats.lark import any_of, literal, sequence
+from server.chat.formats.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from server.chat.tools import Tool
+
+OPEN, CLOSE = "<function=", "</function>"
+TO, EVERYONE = ">>>", "all"
+
+
+class Functionary31Reader(Reader):
+    """The opening tag has the name."""
+
+    def read(self) -> Generator[None, None, None]:
+        """Content with calls in it."""
+        while self.tools and (yield from self.until((OPEN,), self.content)):
+            name = yield from self.name()
+            if name in self.tools and (yield from self.one_of((">",))):
+                if (yield from json_arguments(self, name)):
+                    yield from self.closing(CLOSE)
+            else:
+                self.give_up()
+
+
+class Functionary31(ChatFormat):
+    """`<function=name>{...}</function>`, once for each call."""
+
+    name = "functionary-v3.1"
+    telling = ("<function=", "</function>", "<|python_tag|>")
+    reasoning = None
+    reader = Functionary31Reader
+
+    def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
+        """Calls that follow each other at once."""
+        rules = sequence("call", f"{literal(OPEN)} call", parallel=parallel)
+        rules += any_of(
+            "call", tools, lambda tool, arguments: f"{literal(tool.name + '>')} {arguments} {literal(CLOSE)}"
+        )
+        return CallGrammar(literal(OPEN), rules, OPEN)
+
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        """Calls that follow each other at once."""
+        return "".join(f"{OPEN}{name}>{arguments}{CLOSE}" for name, arguments in calls)
+
+
+class Functionary32Reader(Reader):
+    """The prompt ends with `>>>`: the answer begins with its first recipient."""
+
+    def read(self) -> Generator[None, None, None]:
+        """Messages to everyone, which are content, and to tools."""
+        yield from self.one_of((TO,))
+        while True:
+            recipient = yield from self.name()
+            if recipient == EVERYONE and (yield from self.one_of(("\n",))):
+                self.settle()
+            elif recipient in self.tools and (yield from self.one_of(("\n",))):
+                yield from json_arguments(self, recipient)
+            else:
+                self.give_up()
+            if not (yield from self.until((TO,), self.content)):
+                return
+
+
+class Functionary32(ChatFormat):
+    """`>>>name` and on the next line the arguments; text goes to `all`."""
+
+    name = "functionary-v3.2"
+    telling = (">>>all", ">>>${recipient}")
+    reasoning = None
+    reader = Functionary32Reader
+
+    def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
+        """The first call follows the mark that the prompt ends with."""
+        rules = sequence('""', f"{literal(TO)} call", parallel=parallel)
+        rules += any_of("call", tools, lambda tool, arguments: f"{literal(tool.name)} {literal(chr(10))} {arguments}")
+        return CallGrammar("call", rules, None)
+
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        """The first call follows the mark that the prompt ends with."""
+        return TO.join(f"{name}\n{arguments}" for name, arguments in calls)
