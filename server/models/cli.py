@@ -14,7 +14,7 @@ from rich.table import Table
 
 from converter.cli import ending_in_good_order
 from server.errors import BrimError
-from server.models.modelfile import Adapter, Modelfile, serialise
+from server.models.describe import as_modelfile_text, in_bytes, in_short, template_of
 from server.models.store import Store
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def show(
         if modelfile:
             typer.echo(as_modelfile_text(store, manifest), nl=False)
         elif template:
-            typer.echo(_template_of(store, manifest))
+            chosen = template_of(store, manifest)
+            if chosen is None:
+                raise BrimError(f"{manifest.name} has no chat template, neither its own nor one from a Modelfile")
+            typer.echo(chosen)
         elif system:
             typer.echo(manifest.system or "")
         elif parameters:
@@ -133,43 +136,6 @@ def reporting_errors(debug: bool) -> AbstractContextManager[None]:
     return ending_in_good_order(BrimError, "Interrupted; the store is as it was.", debug=debug)
 
 
-def as_modelfile_text(store: Store, manifest: Manifest) -> str:
-    """A Modelfile that makes the same model again; FROM names the stored file, so that nothing is inherited."""
-    modelfile = Modelfile(
-        source=str(store.model_path(manifest)),
-        parameters=manifest.parameters,
-        system=manifest.system,
-        template=manifest.template,
-        messages=manifest.messages,
-        adapters=tuple(Adapter(str(store.blob_path(a.digest)), a.scale) for a in manifest.adapters),
-        draft=str(store.blob_path(manifest.draft.digest)) if manifest.draft else None,
-        licenses=manifest.licenses,
-    )
-    return (
-        f"# {manifest.name}, made from {manifest.source}. To inherit what it says instead of repeating it:\n"
-        f"# FROM {manifest.name}\n\n{serialise(modelfile)}"
-    )
-
-
-def in_bytes(size: int) -> str:
-    """A size as people read it: `4.9 GB`, in powers of 1000."""
-    value, unit = _scaled(size, ("B", "KB", "MB", "GB", "TB"))
-    return f"{value} {unit}"
-
-
-def in_short(count: int) -> str:
-    """A count as people speak of it: `260K`, `1.2B`."""
-    return "".join(_scaled(count, ("", "K", "M", "B", "T")))
-
-
-def _scaled(number: float, units: tuple[str, ...]) -> tuple[str, str]:
-    step = 0
-    while number >= 999.5 and step < len(units) - 1:
-        number /= 1000
-        step += 1
-    return (f"{number:.1f}".removesuffix(".0") if number < 99.95 else f"{number:.0f}"), units[step]
-
-
 def _row(manifest: Manifest) -> tuple[str, ...]:
     details = manifest.details
     return (
@@ -185,18 +151,6 @@ def _row(manifest: Manifest) -> tuple[str, ...]:
 
 def _local(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _template_of(store: Store, manifest: Manifest) -> str:
-    """The template that chats use: the Modelfile's, else the one in the GGUF file."""
-    if manifest.template:
-        return manifest.template
-    from converter.gguf_info import read_gguf_info
-
-    own = read_gguf_info(store.model_path(manifest)).get("tokenizer.chat_template")
-    if own is None:
-        raise BrimError(f"{manifest.name} has no chat template, neither its own nor one from a Modelfile")
-    return str(own)
 
 
 def _print_overview(store: Store, manifest: Manifest) -> None:

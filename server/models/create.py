@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from converter.errors import ConversionError
-from converter.quantization import Quantization, file_type_name, parse_quantization
+from converter.quantization import Quantization, parse_quantization
 from server.errors import BrimError, RequestError
-from server.models.manifest import SCHEMA_VERSION, Details, Manifest, Model, ModelName, StoredAdapter
+from server.models.describe import details_of
+from server.models.manifest import SCHEMA_VERSION, Manifest, Model, ModelName, StoredAdapter
 from server.models.modelfile import Modelfile, parse
 from server.models.parameters import Parameters
 from server.models.sources import Source, find_source, fingerprint, made_from, sampling_defaults
@@ -165,7 +166,7 @@ class _Maker:
         else:
             report = self._report(f"quantizing {source} to {target}")
             quantize(source.path, out, target, allow_requantize=True, progress=report)
-        details = _details(_read_info(out))
+        details = details_of(_read_info(out))
         blob = self.staging.put_file(out, move=target is not None, progress=self._report("hashing"))
         return Model(digest=blob.digest, size=blob.size, details=details, made_from=origin)
 
@@ -197,7 +198,7 @@ class _Maker:
             raise BrimError(f"{source.path} is a GGUF file, but not a language model's")
         if info.get("split.count", 1) > 1:
             raise BrimError(f"{source.path} is one part of a split model; merge its parts with llama-gguf-split first")
-        if wanted is None or _details(info).quantization == wanted:
+        if wanted is None or details_of(info).quantization == wanted:
             return None
         _check_requantizing(source, info, parse_quantization(wanted))
         return wanted
@@ -209,7 +210,7 @@ class _Maker:
 
 def _check_requantizing(source: Source, info: GGUFInfo, target: Quantization) -> None:
     """Refuse what would make a file larger without making it better, or lose quality twice."""
-    has = _details(info).quantization
+    has = details_of(info).quantization
     known = Quantization.__members__.get(has)
     bits = _bits(known) if known else info.bits_per_weight
     if _bits(target) > bits:
@@ -234,15 +235,6 @@ def _read_info(path: Path) -> GGUFInfo:
     from converter.gguf_info import read_gguf_info
 
     return read_gguf_info(path)
-
-
-def _details(info: GGUFInfo) -> Details:
-    return Details(
-        architecture=info.architecture,
-        parameters=info.parameters,
-        quantization=file_type_name(info.get("general.file_type", -1)),
-        context_length=info.get(f"{info.architecture}.context_length", 0),
-    )
 
 
 def _inherit(manifest: Manifest, parent: Manifest | None) -> Manifest:
