@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.gguf_info import read_gguf_info
-from converter.quantization import file_type_name
 from server.models.manifest import Details
 from server.models.modelfile import Adapter, Modelfile, serialise
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 def details_of(info: GGUFInfo) -> Details:
     """What a GGUF file says of itself, in short."""
+    from converter.quantization import file_type_name
+
     return Details(
         architecture=info.architecture,
         parameters=info.parameters,
