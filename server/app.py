@@ -14,10 +14,13 @@ from starlette.responses import FileResponse, Response
 
 from server import __version__
 from server.api import admin, errors, health, metrics
-from server.api.auth import LOCAL_ORIGIN, Guard, KeyRing
+from server.api.auth import LOCAL_ORIGIN, Guard
 from server.api.limits import BodyLimit, Gate, Traffic
 from server.api.openai import chat, completions, models
+from server.api.request_log import HEADER as REQUEST_ID
+from server.api.request_log import RequestLog
 from server.api.streaming import ClientGoneError
+from server.keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -59,8 +62,16 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
         app.include_router(module.router)
     app.add_api_route("/", _page, include_in_schema=False)
 
-    # The last one added is the first to see a request.
-    app.add_middleware(BodyLimit, limit=settings.max_body)
+    _add_middleware(app, settings, traffic)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
+    """Put the layers around the routes, from the innermost to the one that sees a request first."""
+    app.add_middleware(errors.Unforeseen)
+    app.add_middleware(
+        BodyLimit, limit=settings.max_body, budget=settings.body_budget, timeout=settings.request_timeout
+    )
     app.add_middleware(Gate, traffic=traffic)
     app.add_middleware(
         Guard, keys=KeyRing(settings.api_key), hosts=settings.allowed_hosts, origins=settings.allowed_origins
@@ -69,11 +80,13 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_origin_regex=LOCAL_ORIGIN,
+        allow_private_network=True,
         allow_methods=["*"],
         allow_headers=["*"],
+        expose_headers=[REQUEST_ID, "retry-after"],
     )
     app.add_middleware(metrics.HttpMetrics, registry=app.state.registry)
-    return app
+    app.add_middleware(RequestLog)
 
 
 async def _page() -> Response:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ import uvicorn
 
 from server.api.limits import Traffic
 from server.app import create_app
+from server.connection import ConnectionLimits, bounded
 from server.errors import BrimError
 from server.models.manager import ModelManager
 
@@ -87,12 +89,19 @@ async def serving(settings: Settings, store: Store, sources: Sequence[ModelSourc
     """Listen, and begin to load models. At the end, running requests fail and everything is freed, within 5 seconds.
 
     Raises:
-        BrimError: the address cannot be listened on.
+        BrimError: the address cannot be listened on, or a key or certificate is not sound.
     """
+    sealed = settings.with_hashed_keys()
+    tls = tls_context(settings)
     listening = open_socket(settings.host, settings.port)
     manager, traffic = ModelManager(settings, store), Traffic()
     config = uvicorn.Config(
-        create_app(settings, manager, traffic),
+        create_app(sealed, manager, traffic),
+        http=bounded(ConnectionLimits(settings.request_timeout, settings.max_connections)),
+        ws="none",
+        ssl_context_factory=(lambda config, default: tls) if tls else None,
+        proxy_headers=False,
+        server_header=False,
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
@@ -103,7 +112,7 @@ async def serving(settings: Settings, store: Store, sources: Sequence[ModelSourc
     try:
         for source in sources:
             manager.want(source)
-        yield Serving(base_url(listening), manager, traffic, task)
+        yield Serving(base_url(listening, "https" if tls else "http"), manager, traffic, task)
     finally:
         traffic.draining = True
         await manager.stop()
@@ -158,9 +167,39 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-def base_url(listening: socket.socket) -> str:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """How to encrypt connections, or None without a certificate. Raises BrimError where its files are not sound."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    for path in (settings.tls_cert, settings.tls_key):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise BrimError(f"the TLS file {path} cannot be read: {error.strerror}") from error
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    pair = f"the certificate {settings.tls_cert} and the key {settings.tls_key}"
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_refuse_password)
+    except _EncryptedKeyError as error:
+        raise BrimError(f"the key {settings.tls_key} is encrypted; give one without a password") from error
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise BrimError(f"{pair} do not belong together") from error
+        raise BrimError(f"{pair} are not a sound pair of PEM files") from error
+    return context
+
+
+class _EncryptedKeyError(Exception):
+    pass
+
+
+def _refuse_password() -> str:
+    raise _EncryptedKeyError  # OpenSSL would ask at the terminal
+
+
+def base_url(listening: socket.socket, scheme: str) -> str:
     """The URL under which this machine reaches the server."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

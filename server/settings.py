@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import platformdirs
 import psutil
@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from server.durations import Duration
 from server.errors import BrimError
+from server.keys import hash_entry, read_key_file
 from server.sizes import Size
 
 LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
@@ -80,12 +81,19 @@ class Settings(BaseSettings):
     cache_disk: Size = Field(default_factory=_default_disk_cache)
     rpc: CommaList = ()
     api_key: CommaList = Field(default=(), repr=False)
+    """Keys, or their hashes in the form sha256:HEX."""
+    api_key_file: Path | None = None
+    """A file of further keys, one a line."""
     no_key: bool = False
     """Allow listening beyond this machine without a key."""
     allowed_hosts: CommaList = ()
     """Host names, beside this machine's own, under which clients may address the server."""
     allowed_origins: CommaList = ()
     """Origins of web pages, beside local ones, that may call the server."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate, and of those that lead to its authority: the server then speaks HTTPS."""
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
     draft: str | None = None
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
@@ -93,6 +101,7 @@ class Settings(BaseSettings):
     """One pool of KV cells for all requests, or a buffer for each; None leaves it to brim."""
     threads: int = Field(default=0, ge=0)
     log_prompts: bool = False
+    log_json: bool = False
     debug: bool = False
     grace: float = Field(default=30.0, ge=0)
     """How long running requests may take to end after SIGTERM."""
@@ -102,6 +111,11 @@ class Settings(BaseSettings):
     """How many models may be loaded at once; by default three, beside those named at the start."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""
+    body_budget: Size = 256 * 1024**2
+    """Largest sum of the bodies of all requests being answered."""
+    request_timeout: float = Field(default=60.0, gt=0)
+    """How long a request may take to arrive, and how long a client may leave its answer unread."""
+    max_connections: int = Field(default=512, ge=1)
     cache_dir: Path = Field(default_factory=lambda: _in_home("kv"))
     state_dir: Path = Field(default_factory=lambda: _in_home("state"))
 
@@ -111,6 +125,15 @@ class Settings(BaseSettings):
         if not all(value):
             raise ValueError("an entry is empty")
         return value
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _split_every_entry(cls, value: Any) -> Any:
+        """`--api-key A,B --api-key C` is three keys."""
+        if not isinstance(value, tuple):
+            return value
+        given = cast("tuple[str, ...]", value)
+        return ",".join(given) if all(given) else given
 
     @classmethod
     def settings_customise_sources(
@@ -138,6 +161,7 @@ class Settings(BaseSettings):
         except ValueError as error:  # what tomllib raises
             raise BrimError(f"brim.toml cannot be read: {error}") from error
         settings.require_key()
+        settings.require_tls_pair()
         return settings
 
     @property
@@ -152,10 +176,26 @@ class Settings(BaseSettings):
 
     def require_key(self) -> None:
         """Refuse to listen beyond this machine without a key. Raises BrimError."""
-        if not (self.is_local or self.api_key or self.no_key):
+        if not (self.is_local or self.api_key or self.api_key_file or self.no_key):
             raise BrimError(
                 f"listening on {self.host} lets other machines in: give --api-key KEY, or --no-key to allow anyone"
             )
+
+    def require_tls_pair(self) -> None:
+        """Refuse a certificate without its key, or the other way round. Raises BrimError."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise BrimError("TLS needs both --tls-cert and --tls-key")
+
+    def with_hashed_keys(self) -> Self:
+        """The same settings, with all keys, those of the key file too, as hashes only.
+
+        Raises:
+            BrimError: a key is malformed, or the key file cannot be read.
+        """
+        entries = [hash_entry(entry) for entry in self.api_key]
+        if self.api_key_file:
+            entries += read_key_file(self.api_key_file)
+        return self.model_copy(update={"api_key": tuple(dict.fromkeys(entries)), "api_key_file": None})
 
 
 def _explain(error: ValidationError) -> str:

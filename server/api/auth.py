@@ -6,12 +6,10 @@ after its own name was made to point at 127.0.0.1 (DNS rebinding: the Host heade
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
+import re
 import socket
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
@@ -23,48 +21,36 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from server.keys import KeyRing
+
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
-"""What anyone may see: nothing here tells of models, prompts or use."""
+"""What anyone may see: nothing here tells a stranger of models, prompts or use."""
 
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
+"""Origins of pages that this machine serves to itself."""
 
-
-class KeyRing:
-    """The API keys, kept as hashes."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._hashes = [_hash(key) for key in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._hashes)
-
-    def partition(self, key: str | None) -> str | None:
-        """The cache partition of a key, or None if the key is not one of ours. Any wrong key takes equally long."""
-        given = _hash(key or "")
-        matches = [hmac.compare_digest(given, known) for known in self._hashes]
-        return hashlib.sha256(b"partition" + given).hexdigest()[:32] if any(matches) else None
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+_HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{0,5})?")
+"""RFC 3986's host and port, without what no client sends: user names and percent-encoding."""
 
 
 class Guard:
-    """ASGI middleware that lets a request in, noting its cache partition in `state.partition`, or answers 401 or 403.
+    """ASGI middleware that lets a request in or answers 401 or 403.
+
+    It leaves in the request's state `partition`, the caller's cache partition, and `admitted`, which is False for a
+    caller without a key at a path that is open to all.
 
     Args:
         app: what is guarded.
         keys: accepted keys; none lets everyone in whose Host and Origin are in order.
         hosts: names under which the server may be addressed, beside IP addresses, localhost and this machine's name.
-        origins: origins of web pages that may call it, beside local ones.
+        origins: origins of web pages that may call it, beside local ones; `*` allows all.
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyRing, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._app = app
         self._keys = keys
-        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
-        self._origins = frozenset(origins)
+        self._hosts = {"localhost", *(_without_dot(host) for host in (socket.gethostname(), *hosts))}
+        self._origins = frozenset(origin.lower() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request."""
@@ -78,10 +64,10 @@ class Guard:
         except RequestError as error:
             await error_response(error, scope["path"])(scope, receive, send)
             return
-        scope.setdefault("state", {})["partition"] = partition
+        scope.setdefault("state", {}).update(partition=partition or "", admitted=partition is not None)
         await self._app(scope, receive, send)
 
-    def _admit(self, path: str, headers: Headers) -> str:
+    def _admit(self, path: str, headers: Headers) -> str | None:
         if not self._keys:
             self._check_host(headers)
             return ""
@@ -91,35 +77,54 @@ class Guard:
         if partition is None and path not in OPEN_PATHS:
             what = "this API key is not known" if key else "an API key is needed: send Authorization: Bearer KEY"
             raise RequestError(what, status=401, code="invalid_api_key")
-        return partition or ""
+        return partition
 
     def _check_host(self, headers: Headers) -> None:
-        name = _host_name(headers.get("host", ""))
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:  # RFC 9112, section 3.2
+            raise RequestError("a request needs exactly one Host header", code="invalid_host")
+        name = _host_name(hosts[0])
         if not (name in self._hosts or name.endswith(".localhost") or _is_address(name)):
             raise RequestError(
-                f"the Host header names '{name}', which is not this server; allow it with BRIM_ALLOWED_HOSTS",
+                f"the Host header names '{hosts[0]}', which is not this server; allow it with BRIM_ALLOWED_HOSTS",
                 status=403,
                 code="host_not_allowed",
             )
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
-        if origin is None or origin in self._origins:
+        if origin is None:
+            if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+                raise _not_allowed("another site")  # embedded there as an image, a script or the like
             return
-        site = origin.partition("://")[2]
-        if not site or (site != headers.get("host") and _host_name(site) not in LOCAL_NAMES):
-            raise RequestError(
-                f"web pages of {origin} may not call this server; allow them with BRIM_ALLOWED_ORIGINS",
-                status=403,
-                code="origin_not_allowed",
-            )
+        origin = origin.lower()
+        own = headers.get("host", "").lower()
+        if not (
+            "*" in self._origins
+            or origin in self._origins
+            or re.fullmatch(LOCAL_ORIGIN, origin)
+            or origin in (f"http://{own}", f"https://{own}")
+        ):
+            raise _not_allowed(origin)
+
+
+def _not_allowed(origin: str) -> RequestError:
+    return RequestError(
+        f"web pages of {origin} may not call this server; allow them with BRIM_ALLOWED_ORIGINS",
+        status=403,
+        code="origin_not_allowed",
+    )
 
 
 def _host_name(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """The name or address in a Host header, or "" if it is malformed."""
+    match = _HOST.fullmatch(host.lower())
+    return _without_dot(match["name"].strip("[]")) if match else ""
+
+
+def _without_dot(name: str) -> str:
+    """A name in lower case and without the dot that ends a fully qualified one."""
+    return name.lower().removesuffix(".")
 
 
 def _is_address(name: str) -> bool:

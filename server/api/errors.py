@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,36 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BrimError, _on_brim_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+class Unforeseen:
+    """ASGI middleware, the innermost, that answers 500 where an endpoint failed as nobody expected.
+
+    An exception handler would answer outside of all middleware: without a request id, and unreadable to web pages.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            # The exception's own message may hold a part of the request.
+            logger.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__, exc_info=error)
+            message = "something went wrong in the server; its log says more when it runs with --debug"
+            failure = RequestError(message, status=500, code="internal_error")
+            await error_response(failure, scope["path"])(scope, receive, send)
 
 
 async def _on_brim_error(request: Request, error: Exception) -> Response:
@@ -104,12 +134,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     else:
         message, code = str(error.detail), None
     return error_response(RequestError(message, status=error.status_code, code=code), path, error.headers)
-
-
-async def _on_unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    message = "something went wrong in the server; its log says more when it runs with --debug"
-    return error_response(RequestError(message, status=500, code="internal_error"), request.url.path)
 
 
 def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:

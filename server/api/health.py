@@ -13,7 +13,10 @@ router = APIRouter(tags=["Operation"])
 
 @router.get("/health", summary="Tell whether the models can answer")
 async def health(request: Request, context: ContextOf) -> Response:
-    """200 once every model named at the start can answer; before, 503 with the state of each that cannot."""
+    """200 once every model named at the start can answer; before, 503 with the state of each that cannot.
+
+    Without a key, where one is needed, the models are not named.
+    """
     statuses = [status for status in context.manager.statuses() if status.stays]
     if request.app.state.traffic.draining:
         return _answer(503, {"status": "shutting down"})
@@ -25,7 +28,8 @@ async def health(request: Request, context: ContextOf) -> Response:
     if not models:
         return _answer(200, {"status": "ok"})
     loading = all(status.state in ("ready", "loading") for status in statuses)
-    return _answer(503, {"status": "loading" if loading else "unavailable", "models": models})
+    state = {"status": "loading" if loading else "unavailable"}
+    return _answer(503, {**state, "models": models} if request.state.admitted else state)
 
 
 def _answer(status: int, content: dict[str, Any]) -> Response:

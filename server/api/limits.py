@@ -1,12 +1,13 @@
-"""Bounds a request's body while it is read, and turns requests away while the server is shutting down."""
+"""Bounds what a request may bring and how long it may take to, and turns requests away while the server shuts down."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 
 from server.api.errors import error_response
 from server.errors import RequestError
@@ -16,37 +17,140 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STILL_ANSWERED = frozenset({"/health", "/metrics"})
+DEEPEST_NESTING = 100
+"""How deep the arrays and objects of a JSON body, and so any JSON Schema in it, may lie in each other."""
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+"""A JSON string, or what is left of an unfinished one: it always matches at a quote, so one pass is enough."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ROUND = bytes.maketrans(b"[]{}", b"()()")
+
+
+class ClientLeftError(Exception):
+    """The client hung up before its request was complete."""
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `limit` bytes, announced or not, without keeping it."""
+    """ASGI middleware that reads a request's body before anything else sees it.
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    A body that is larger, slower or deeper than allowed is answered 413, 408 or 400 without being kept; one for which
+    there is no room now, 503.
+
+    Args:
+        app: what gets the whole body.
+        limit: bytes that one body may have.
+        budget: bytes that the bodies of all requests being answered may have together.
+        timeout: seconds that a body may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, budget: int, timeout: float) -> None:
         self._app = app
         self._limit = limit
-        self._message = f"the body is larger than {format_size(limit)}"
+        self._free = max(limit, budget)
+        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on, counting its body's bytes."""
+        """Pass one request on with its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        body = bytearray()
+        try:
+            headers = Headers(scope=scope)
+            self._check_length(headers.get("content-length", "0"))
+            await self._read(receive, body)
+            if not headers.get("content-type", "").startswith("multipart/"):
+                _check_nesting(body)
+            await self._app(scope, _replay(bytes(body), receive), send)
+        except _RefusedError as refused:
+            await error_response(refused.error, scope["path"], {"Connection": "close"})(scope, receive, send)
+        except ClientLeftError:
+            pass  # nobody is left to be answered
+        finally:
+            self._free += len(body)
+
+    def _check_length(self, announced: str) -> None:
         if announced.isdecimal() and int(announced) > self._limit:
-            error = RequestError(self._message, status=413, code="request_too_large")
-            await error_response(error, scope["path"], {"Connection": "close"})(scope, receive, send)
-            return
-        seen = 0
+            raise _RefusedError(self._too_large())
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise HTTPException(413, self._message, {"Connection": "close"})
-            return message
+    async def _read(self, receive: Receive, body: bytearray) -> None:
+        """Read a body to its end, taking room for it as it grows."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise ClientLeftError
+                    chunk: bytes = message.get("body", b"")
+                    if len(body) + len(chunk) > self._limit:
+                        raise _RefusedError(self._too_large())
+                    if len(chunk) > self._free:
+                        raise _RefusedError(_no_room())
+                    body += chunk
+                    self._free -= len(chunk)
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError as error:
+            raise _RefusedError(_too_slow(self._timeout)) from error
 
-        await self._app(scope, counted, send)
+    def _too_large(self) -> RequestError:
+        message = f"the body is larger than {format_size(self._limit)}"
+        return RequestError(message, status=413, code="request_too_large")
+
+
+class _RefusedError(Exception):
+    """A request that is answered before its body was read; its connection cannot be used again."""
+
+    def __init__(self, error: RequestError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _no_room() -> RequestError:
+    message = "the server holds as many requests as it has memory for; try again shortly"
+    return RequestError(message, status=503, code="overloaded", retry_after=2)
+
+
+def _too_slow(seconds: float) -> RequestError:
+    return RequestError(f"the body did not arrive within {seconds:g} seconds", status=408, code="request_timeout")
+
+
+def _check_nesting(body: bytes | bytearray) -> None:
+    if b"[" not in body and b"{" not in body:
+        return
+    if nesting_exceeds(body, DEEPEST_NESTING):
+        raise _RefusedError(
+            RequestError(f"the body is nested more than {DEEPEST_NESTING} levels deep", code="nested_too_deep")
+        )
+
+
+def nesting_exceeds(text: bytes | bytearray, most: int) -> bool:
+    """Whether arrays and objects lie more than `most` levels deep in a JSON text, in linear time for any input.
+
+    Each pass takes the innermost pairs away, so a sound text of depth d is empty after d passes. Of an unsound one,
+    brackets without a partner stay; it is too deep if more than `most` of them open.
+    """
+    brackets = _STRING.sub(b"", text).translate(_ROUND, _NOT_BRACKETS)
+    for _ in range(most):
+        fewer = brackets.replace(b"()", b"")
+        if len(fewer) == len(brackets):
+            return brackets.count(b"(") > most
+        brackets = fewer
+    return bool(brackets)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the whole body first."""
+    given = False
+
+    async def replaying() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replaying
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,6 +12,7 @@ from server.errors import BrimError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from server.settings import Settings
 
@@ -18,13 +20,35 @@ if TYPE_CHECKING:
 def configured_url(settings: Settings) -> str:
     """Where the server of these settings is found from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://[{host}]:{settings.port}" if ":" in host else f"{scheme}://{host}:{settings.port}"
 
 
 def connect(settings: Settings, url: str | None = None) -> httpx.AsyncClient:
     """A client of the server at `url`, or at the configured address."""
     headers = {"Authorization": f"Bearer {settings.api_key[0]}"} if settings.api_key else {}
-    return httpx.AsyncClient(base_url=url or configured_url(settings), headers=headers, timeout=None, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=url or configured_url(settings),
+        headers=headers,
+        timeout=None,
+        trust_env=False,
+        verify=_trust(settings.tls_cert) if settings.tls_cert else True,
+    )
+
+
+def _trust(certificate: Path) -> ssl.SSLContext:
+    """Trust the server's own certificate, whatever name it is for and whoever signed it, and no other.
+
+    Raises:
+        BrimError: the file holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError as error:  # which ssl.SSLError is one of
+        raise BrimError(f"the TLS file {certificate} is not a sound certificate") from error
+    context.check_hostname = False
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None, timeout: float = 10) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from pathlib import Path  # noqa: TC003 -- Typer looks at it when it runs
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +44,9 @@ def serve(
     cache_disk: Annotated[str | None, Option(metavar="SIZE", help="Disk space for the prefix cache.")] = None,
     rpc: Annotated[str | None, Option(metavar="HOST:PORT,...", help="RPC workers to offload to.")] = None,
     api_key: Annotated[list[str] | None, Option(help="Key that clients must send; may be repeated.")] = None,
+    api_key_file: Annotated[
+        Path | None, Option(metavar="FILE", help="Keys, or their sha256: hashes, one a line.")
+    ] = None,
     no_key: Annotated[bool | None, Option("--no-key", help="Let other machines in without a key.")] = None,
     draft: Annotated[str | None, Option(metavar="MODEL", help="Small model that proposes tokens.")] = None,
     lookup: Annotated[bool | None, Option("--lookup/--no-lookup", help="Propose tokens by prompt lookup.")] = None,
@@ -49,7 +54,16 @@ def serve(
         bool | None, Option("--kv-unified/--kv-split", help="One pool of KV cells, or a buffer for each request.")
     ] = None,
     threads: Annotated[int | None, Option(help="CPU threads; chosen by measurement by default.")] = None,
+    tls_cert: Annotated[Path | None, Option(metavar="FILE", help="Certificate (PEM), to speak HTTPS.")] = None,
+    tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's private key (PEM).")] = None,
+    request_timeout: Annotated[
+        float | None,
+        Option(metavar="SECONDS", help="Time for a request to arrive and for a client to read on; 60 by default."),
+    ] = None,
+    max_connections: Annotated[int | None, Option(help="Connections open at once; 512 by default.")] = None,
+    max_body: Annotated[str | None, Option(metavar="SIZE", help="Largest request body; 16MiB by default.")] = None,
     log_prompts: Annotated[bool | None, Option("--log-prompts", help="Write prompts to the log.")] = None,
+    log_json: Annotated[bool | None, Option("--log-json", help="Write the log as JSON, an object a line.")] = None,
     grace: Annotated[float | None, Option(metavar="SECONDS", help="Time for requests to end on SIGTERM.")] = None,
     keep_alive: Annotated[
         str | None, Option(metavar="DURATION", help="Unload a model so long after its last request; 5m by default.")
@@ -76,12 +90,19 @@ def serve(
         "cache_disk": cache_disk,
         "rpc": rpc,
         "api_key": tuple(api_key) if api_key else None,
+        "api_key_file": api_key_file,
         "no_key": no_key,
         "draft": draft,
         "lookup": lookup,
         "kv_unified": kv_unified,
         "threads": threads,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "request_timeout": request_timeout,
+        "max_connections": max_connections,
+        "max_body": max_body,
         "log_prompts": log_prompts,
+        "log_json": log_json,
         "grace": grace,
         "keep_alive": keep_alive,
         "max_models": max_models,
@@ -90,7 +111,8 @@ def serve(
     settings = Settings.load(**flags)
     if settings.debug:
         logs.enable_debugging()
-    logs.configure()
+    logs.configure(as_json=settings.log_json, with_prompts=settings.log_prompts)
+    os.environ.pop("BRIM_API_KEY", None)  # no child process needs it
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server handles it
     from server.models.store import Store
 
@@ -148,7 +170,7 @@ def announce(serving: Serving, settings: Settings, store: Store) -> None:
     table.add_row("OpenAI base URL", f"{serving.url}/v1")
     table.add_row("Chat page", f"{serving.url}/")
     table.add_row("API reference", f"{serving.url}/docs")
-    if settings.api_key:
+    if settings.api_key or settings.api_key_file:
         table.add_row("API key", "needed")
     console.print(table)
     console.print("Ctrl-C ends brim.")

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
-from server.api.auth import KeyRing
+from server.api.limits import Traffic
+from server.app import create_app
+from server.keys import KeyRing
+from server.models.manager import ModelManager
+from server.models.resolve import ModelSource
+from server.models.store import Store
+from server.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import httpx
+    from pathlib import Path
 
     MakeClient = Callable[..., httpx.AsyncClient]
 
@@ -57,13 +63,42 @@ def test_each_key_has_a_partition_of_its_own_that_does_not_tell_the_key() -> Non
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:8080", "127.0.0.1:99", "[::1]:8080", "192.168.0.5", "app.localhost", "LOCALHOST"]
+    "host",
+    [
+        "localhost",
+        "localhost:8080",
+        "127.0.0.1:99",
+        "[::1]:8080",
+        "192.168.0.5",
+        "app.localhost",
+        "LOCALHOST",
+        "localhost.",
+        "LocalHost.:8080",
+        "[::FFFF:127.0.0.1]:80",
+        "127.0.0.1:",
+    ],
 )
 async def test_own_names_and_addresses_are_hosts(make_client: MakeClient, host: str) -> None:
     assert (await make_client().get("/v1/models", headers={"Host": host})).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "localhost..",
+        "evil@localhost",
+        "evil.example/localhost",
+        "localhost:8080:80",
+        "local%68ost",
+        "localhost,evil.example",
+        ".",
+    ],
+)
 async def test_other_names_are_not(make_client: MakeClient, host: str) -> None:
     answer = await make_client().get("/v1/models", headers={"Host": host})
     assert answer.status_code == 403
@@ -76,7 +111,16 @@ async def test_a_further_name_can_be_allowed_and_a_key_makes_names_unimportant(m
     assert (await make_client(api_key=KEYS).get("/v1/models", headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8080", "https://chat.example"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3000",
+        "http://127.0.0.1:8080",
+        "https://chat.example",
+        "http://[::1]:5173",
+        "https://app.localhost",
+    ],
+)
 async def test_local_and_allowed_pages_may_call(make_client: MakeClient, origin: str) -> None:
     client = make_client(allowed_origins=("https://chat.example",))
     answer = await client.get("/v1/models", headers={"Origin": origin})
@@ -86,10 +130,86 @@ async def test_local_and_allowed_pages_may_call(make_client: MakeClient, origin:
     assert (await client.options("/v1/chat/completions", headers=preflight)).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[::1"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "http://localhost.evil.example",
+        "http://[::1",
+        "",
+        "http://evil@localhost",
+        "ftp://localhost",
+        "http://localhost:3000.evil.example",
+        "http://192.168.0.7",
+        "localhost",
+        "https://chat.example.evil.example",
+    ],
+)
 async def test_other_pages_may_not_call(make_client: MakeClient, origin: str) -> None:
     answer = await make_client().get("/v1/models", headers={"Origin": origin})
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in answer.headers
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     assert (await make_client().options("/v1/chat/completions", headers=preflight)).status_code == 400
+
+
+async def test_a_request_needs_exactly_one_host(client: httpx.AsyncClient) -> None:
+    twice = [("Host", "localhost"), ("Host", "evil.example")]
+    assert (await client.get("/v1/models", headers=twice)).json()["error"]["code"] == "invalid_host"
+
+
+async def test_a_page_of_the_server_itself_may_call_under_any_allowed_name(make_client: MakeClient) -> None:
+    client = make_client(allowed_hosts=("brim.example",))
+    headers = {"Host": "brim.example:8080", "Origin": "http://brim.example:8080"}
+    assert (await client.get("/v1/models", headers=headers)).status_code == 200
+    rebound = {"Host": "evil.example:8080", "Origin": "http://evil.example:8080"}
+    assert (await client.get("/v1/models", headers=rebound)).status_code == 403
+
+
+async def test_all_origins_can_be_allowed(make_client: MakeClient) -> None:
+    client = make_client(allowed_origins=("*",))
+    answer = await client.get("/v1/models", headers={"Origin": "https://any.example"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+
+
+async def test_what_other_sites_embed_without_telling_their_origin_is_refused(client: httpx.AsyncClient) -> None:
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert (await client.get("/v1/models", headers=embedded)).status_code == 403
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert (await client.get("/", headers=followed)).status_code == 200
+
+
+async def test_a_preflight_of_an_allowed_page_on_the_network_is_answered_in_full(make_client: MakeClient) -> None:
+    preflight = {
+        "Origin": "https://chat.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    client = make_client(allowed_origins=("https://chat.example",), api_key=KEYS)
+    answer = await client.options("/v1/chat/completions", headers=preflight)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+
+
+async def test_a_key_in_the_query_does_not_count(make_client: MakeClient) -> None:
+    client = make_client(api_key=KEYS)
+    for name in ("key", "api_key", "api-key", "token", "access_token"):
+        assert (await client.get("/v1/models", params={name: "first-key"})).status_code == 401
+
+
+async def test_health_names_models_only_to_those_who_may_know(tmp_path: Path) -> None:
+    settings = Settings(cache_ram=0, api_key=KEYS)
+    manager = ModelManager(settings, Store(tmp_path / "models"))
+    manager.want(ModelSource(name="secret", path=tmp_path / "absent.gguf", digest="0" * 64))
+    transport = httpx.ASGITransport(create_app(settings, manager, Traffic()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        stranger = await client.get("/health")
+        friend = await client.get("/health", headers={"x-api-key": "first-key"})
+    assert stranger.status_code == friend.status_code == 503
+    assert "secret" not in stranger.text
+    assert "secret" in friend.text
+    await manager.stop()

@@ -1,0 +1,181 @@
+"""One client's connection: uvicorn's HTTP/1.1 protocol, with bounds on what a client may make the server hold.
+
+uvicorn itself waits for ever for a request that does not come whole and for a client that does not read its answer,
+takes headers of any size, and knows no limit of connections that answers in JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.api.errors import openai_error
+from server.errors import RequestError
+from server.sizes import format_size
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+LARGEST_HEAD = 64 * 1024
+"""Bytes of a request's first line and headers together."""
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What clients may make the server hold.
+
+    Attributes:
+        timeout: seconds for a request to arrive, and for a client to go on reading.
+        connections: how many may be open.
+    """
+
+    timeout: float
+    connections: int
+
+
+def bounded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+    """A protocol class for uvicorn, with these limits."""
+    return type("Connection", (_Connection,), {"limits": limits})
+
+
+class _Connection(HttpToolsProtocol):
+    """Runs two clocks: one while a request arrives, one while written bytes find no reader."""
+
+    limits: ClassVar[ConnectionLimits]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._arrival: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._fault = RequestError("this is not a valid HTTP request", code="invalid_http")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] -- as uvicorn has it
+        """Begin, or turn the client away where too many are here."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(RequestError("too many connections are open", status=503, code="overloaded", retry_after=5))
+        else:
+            self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clocks."""
+        self._stop_arrival()
+        self._stop_unread()
+        super().connection_lost(exc)
+
+    # A request arrives
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and refuse a head that is larger than allowed though not yet whole."""
+        if self.transport.is_closing():
+            return
+        self._await_request()
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > LARGEST_HEAD and not self.transport.is_closing():
+            self._refuse(_head_too_large())
+
+    def on_headers_complete(self) -> None:
+        """Weigh the head, which may have come in one piece with its body."""
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            self._fault = _head_too_large()
+            raise ValueError(self._fault.message)  # ends the parser, and so calls send_400_response
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        """Start the clock for a request that came right behind another."""
+        self._await_request()
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """The request is whole: stop its clock."""
+        super().on_message_complete()
+        self._stop_arrival()
+        self._in_head, self._head_bytes = True, 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not take."""
+        self._refuse(self._fault)
+
+    def _await_request(self) -> None:
+        self._arrival = self._arrival or self.loop.call_later(self.limits.timeout, self._late)
+
+    def _late(self) -> None:
+        self._arrival = None
+        if self.cycle and not self.cycle.response_complete:
+            self._await_request()  # its endpoint limits how long it waits for the body; look again after the answer
+        elif self._in_head:
+            self._refuse(RequestError("the request did not arrive in time", status=408, code="request_timeout"))
+        else:
+            self.transport.abort()  # was answered early, and still sends its body
+
+    def _stop_arrival(self) -> None:
+        if self._arrival:
+            self._arrival.cancel()
+            self._arrival = None
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer without the application, which has not seen this request, and hang up."""
+        self._stop_arrival()
+        body = openai_error(error)
+        status = HTTPStatus(error.status)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self._close()
+
+    # An answer leaves
+
+    def pause_writing(self) -> None:
+        """The client does not keep up: from now on, it has so long to go on reading."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._stop_unread()
+        super().resume_writing()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def on_response_complete(self) -> None:
+        """A connection that ends here has its last bytes to deliver in time, too."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up on a client that asks no more."""
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        self._unread = self._unread or self.loop.call_later(self.limits.timeout, self.transport.abort)
+
+    def _stop_unread(self) -> None:
+        if self._unread:
+            self._unread.cancel()
+            self._unread = None
+
+
+def _head_too_large() -> RequestError:
+    message = f"the request's first line and headers are larger than {format_size(LARGEST_HEAD)}"
+    return RequestError(message, status=431, code="headers_too_large")
