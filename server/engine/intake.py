@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from server.engine.embedder import pair
+from server.engine.grammar import Constraint, Grammars
 from server.engine.messages import (
     Cancel,
     Detokenize,
@@ -27,6 +28,7 @@ from server.engine.sampler import Sampler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
 from server.engine.text import TextStream
+from server.errors import RequestError
 
 if TYPE_CHECKING:
     import queue
@@ -86,6 +88,7 @@ class Intake(threading.Thread):
         self._spec = spec
         self._context = context
         self._orders = orders
+        self._grammars = Grammars(model.vocab)
 
     def run(self) -> None:
         """Receive until the process ends."""
@@ -113,14 +116,18 @@ class Intake(threading.Thread):
         if refusal:
             self._outbox.send(refusal)
             return
+        visible = self._visible(ask)
+        try:
+            constraints = self._constraints(ask, visible)
+        except RequestError as error:
+            self._outbox.send(_refused(ask.id, error))
+            return
         request = Request(ask, tokens, arrived, checkpoints=self._checkpoints(ask, tokens))
         limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
-        banned = sorted(self._vocab.end_tokens) if ask.ignore_eos else []
-        special = self._vocab.special_tokens
-        visible = frozenset(special[text] for text in ask.visible if text in special)
-        for index in range(max(ask.n, ask.best_of)):
+        banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
+        for index, constraint in enumerate(constraints):
             sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
-            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible)
+            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible, constraint)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
                 sequence.lookup = Lookup(tokens)
             request.sequences.append(sequence)
@@ -142,9 +149,18 @@ class Intake(threading.Thread):
                 message=f"token {outside[0]} is not in the vocabulary of {self._vocab.size} tokens",
                 param="prompt" if isinstance(ask.prompt, list) else "logit_bias",
             )
-        if ask.grammar is not None:
-            return Refused(id=ask.id, message="this engine takes no grammars", param="response_format")
         return None
+
+    def _visible(self, ask: Generate) -> frozenset[int]:
+        special = self._vocab.special_tokens
+        return frozenset(special[text] for text in ask.visible if text in special)
+
+    def _constraints(self, ask: Generate, visible: frozenset[int]) -> list[Constraint | None]:
+        """One for each choice, where a grammar is asked for. Raises RequestError where that cannot be had."""
+        choices = range(max(ask.n, ask.best_of))
+        if ask.grammar is None:
+            return [None for _ in choices]
+        return [self._grammars.constraint(ask.grammar, visible, ignore_eos=ask.ignore_eos) for _ in choices]
 
     def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
         if not tokens:
@@ -216,3 +232,14 @@ class Intake(threading.Thread):
         if outside is None:
             return None
         return f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"
+
+
+def _refused(number: int, error: RequestError) -> Refused:
+    return Refused(
+        id=number,
+        message=error.message,
+        status=error.status,
+        code=error.code,
+        param=error.param,
+        retry_after=error.retry_after,
+    )

@@ -140,6 +140,7 @@ class Vocab:
             self.text(t): t for t in range(self.size) if ll.llama_vocab_get_attr(pointer, t) & _SPECIAL
         }
         """Control and user-defined tokens by their text."""
+        self.control_tokens = frozenset(t for t in range(self.size) if ll.llama_vocab_is_control(pointer, t))
         self._pieces: dict[int, bytes] = {}
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
@@ -168,6 +169,10 @@ class Vocab:
         if not special:
             self._pieces[token] = piece
         return piece
+
+    def pieces(self) -> list[bytes]:
+        """The bytes that each token of the vocabulary stands for, those of control tokens too."""
+        return [self.piece(token, special=token in self.control_tokens) for token in range(self.size)]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones included."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import structs
 
+from server.engine.grammar import ConstraintError
 from server.engine.messages import Delta, Done, FinishReason, Refused, Steps, TokenLogprob, Usage
 from server.engine.metrics import Metrics
 from server.engine.sampler import Row, log_probabilities
@@ -35,6 +36,7 @@ class Runner:
     def __init__(self, context: Context, vocab: Vocab, scheduler: Scheduler, cache: KvCache, *, helpers: int) -> None:
         self.metrics = Metrics()
         self.requests: dict[int, Request] = {}
+        self._refusals: list[Refused] = []
         self._context = context
         self._vocab = vocab
         self._scheduler = scheduler
@@ -75,6 +77,16 @@ class Runner:
         for number in list(self.requests):
             self.cancel(number)
         return refused
+
+    def take_refusals(self) -> list[Refused]:
+        """The requests that came to nothing in the latest step, to be told of once."""
+        refusals, self._refusals = self._refusals, []
+        return refusals
+
+    def _refuse(self, request: Request, fault: str) -> None:
+        text = f"the grammar became too complex to be followed: {fault}; simplify it"
+        self._refusals.append(Refused(id=request.ask.id, message=text, code="grammar_too_complex"))
+        self.cancel(request.ask.id)
 
     # a step
 
@@ -117,7 +129,7 @@ class Runner:
     def _choose_all(self, works: list[Work], rows: Logits) -> list[Choice]:
         ends = np.cumsum([work.outputs for work in works]).tolist()
         parts = [rows[end - work.outputs : end] for work, end in zip(works, ends, strict=True)]
-        costly = sum(bool(work.outputs) and not work.sequence.sampler.plain_greedy for work in works)
+        costly = sum(bool(work.outputs) and not work.sequence.plain_greedy for work in works)
         if self._pool and costly > 1 and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD:
             return list(self._pool.map(self._choose, works, parts))
         return [self._choose(work, part) for work, part in zip(works, parts, strict=True)]
@@ -132,12 +144,18 @@ class Runner:
             return choice  # more of the prompt is still to come
         first = work.outputs - work.drafts - 1
         for i in range(work.drafts + 1):
-            token = self._choose_one(sequence, rows[first + i], choice)
+            try:
+                token = self._choose_one(sequence, rows[first + i], choice)
+            except ConstraintError as error:
+                choice.fault = str(error)
+                break
             choice.tokens.append(token)
+            choice.complete = sequence.constraint is not None and sequence.constraint.complete
             if (
                 i == work.drafts
                 or token != work.tokens[len(work.tokens) - work.drafts + i]
                 or self._ends(sequence, token)
+                or choice.complete
             ):
                 break
             choice.accepted += 1
@@ -145,11 +163,13 @@ class Runner:
 
     def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
         ask = sequence.request.ask
-        if sequence.sampler.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
+        if sequence.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
             return int(row.argmax())
         raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
-        token = sequence.sampler.choose(row)
+        token = sequence.sampler.choose(row, sequence.constraint)
         sequence.sampler.observe(token)
+        if sequence.constraint and not self._ends(sequence, token):
+            sequence.constraint.take(token)
         if raw is not row:
             logprob, top = log_probabilities(raw, token, ask.logprobs or 0)
             sequence.logprob_sum += logprob
@@ -176,7 +196,8 @@ class Runner:
         return found
 
     def _ends(self, sequence: Sequence, token: int) -> bool:
-        return token in self._vocab.end_tokens and not sequence.request.ask.ignore_eos
+        """Whether a token ends a sequence. Under `ignore_eos` a grammar lets one come only where it must."""
+        return token in self._vocab.end_tokens and not (sequence.request.ask.ignore_eos and not sequence.constraint)
 
     # telling
 
@@ -185,7 +206,12 @@ class Runner:
         done: list[Done] = []
         for work, choice in zip(works, choices, strict=True):
             sequence = work.sequence
+            if sequence.finish:  # another choice of its request has failed just now
+                continue
             self._scheduler.commit(work, choice.accepted)
+            if choice.fault:
+                self._refuse(sequence.request, choice.fault)
+                continue
             if work.drafts:
                 self.metrics.accepted_tokens += choice.accepted
                 sequence.acceptance[work.proposer].learn(work.drafts, choice.accepted)
@@ -215,7 +241,7 @@ class Runner:
                 self._scheduler.append(sequence, token)
             if sequence.lookup:
                 sequence.lookup.extend([token])
-            if sequence.text.stopped_by is not None:
+            if sequence.text.stopped_by is not None or (choice.complete and i + 1 == len(choice.tokens)):
                 return self._last(sequence, "stop", text, choice, i + 1, now)
             if len(sequence.tokens) >= sequence.limit:
                 return self._last(sequence, "length", text, choice, i + 1, now)

@@ -7,7 +7,7 @@ its own, which works on its row alone and only on the few tokens that can still 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,23 @@ Row = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 _BLOCK = 128
+
+
+class Mask(Protocol):
+    """Which tokens may come next."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether most tokens are out of the question; else almost all may come, and `allowed` is not asked."""
+        ...
+
+    def admits(self, token: int) -> bool:
+        """Whether a token may come."""
+        ...
+
+    def allowed(self) -> Indices:
+        """All tokens that may come, at least one, ascending."""
+        ...
 
 
 class Sampler:
@@ -53,19 +70,32 @@ class Sampler:
         adjusts = self._penalises or self._bias.size or self._banned.size
         return self._sampling.temperature <= 0 and not adjusts
 
-    def choose(self, row: Row) -> int:
+    def choose(self, row: Row, mask: Mask | None = None) -> int:
         """The next token.
 
         Args:
             row: logits [vocabulary]; penalties and bias are written into it.
+            mask: forbids tokens; the others keep their proportions.
         """
         self._adjust(row)
+        if mask is None:
+            return self._draw(row)
+        if not mask.begun:  # hardly anything is forbidden: what is may be drawn again
+            while not mask.admits(token := self._draw(row)):
+                row[token] = -np.inf
+            return token
+        if self._sampling.temperature <= 0 and mask.admits(token := int(row.argmax())):
+            return token
+        return self._draw(row, mask.allowed())
+
+    def _draw(self, row: Row, allowed: Indices | None = None) -> int:
         if self._sampling.temperature <= 0:
-            return int(row.argmax())
-        tokens, probabilities = self._distribution(row)
+            return int(row.argmax() if allowed is None else allowed[row[allowed].argmax()])
+        tokens, probabilities = self._distribution(row if allowed is None else row[allowed])
         drawn = self._random.random() * float(probabilities.sum())
         at = int(np.searchsorted(probabilities.cumsum(), drawn, side="right"))
-        return int(tokens[min(at, len(tokens) - 1)])
+        token = tokens[min(at, len(tokens) - 1)]
+        return int(token if allowed is None else allowed[token])
 
     def observe(self, token: int) -> None:
         """Take in a token that was generated."""

@@ -9,6 +9,7 @@ from server.engine.messages import Delta, FinishReason, Generate, TokenLogprob
 from server.engine.speculation import Acceptance, Lookup
 
 if TYPE_CHECKING:
+    from server.engine.grammar import Constraint
     from server.engine.prefix_cache import Entry
     from server.engine.sampler import Sampler
     from server.engine.text import TextStream
@@ -60,6 +61,8 @@ class Sequence:
     text: TextStream
     visible: frozenset[int] = frozenset()
     """Special tokens whose text shows in the output."""
+    constraint: Constraint | None = None
+    """The grammar that its output is held to, as far as it has come."""
     lookup: Lookup | None = None
     acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
     """How each proposer has done."""
@@ -88,6 +91,11 @@ class Sequence:
         """Whether several of its tokens may be chosen in one step."""
         ask = self.request.ask
         return ask.logprobs is None and ask.best_of <= ask.n
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether its next token is the likeliest, with nothing to adjust or to forbid before."""
+        return self.constraint is None and self.sampler.plain_greedy
 
     @property
     def decoding(self) -> bool:
@@ -119,5 +127,9 @@ class Choice:
 
     tokens: list[int]
     accepted: int = 0
+    complete: bool = False
+    """Whether the grammar allows nothing after the last token."""
+    fault: str = ""
+    """Why no token could be chosen."""
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])

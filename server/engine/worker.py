@@ -193,6 +193,8 @@ class Worker:
                 self._worked_at = time.monotonic()
             if steps and (steps.deltas or steps.done):
                 self._outbox.send(steps)
+            for refused in self._runner.take_refusals():
+                self._outbox.send(refused)
             if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
                 checked = self._runner.metrics.steps
                 self._cache.check()
