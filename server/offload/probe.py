@@ -39,6 +39,8 @@ import llama_cpp.llama_cpp as ll  # isort: skip
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 _COMPUTE_SIZE = re.compile(r"reserve: +(\S+) +compute buffer size = +([\d.]+) MiB")
 _KV_SIZE = re.compile(r"(?:llama_kv_cache|llama_memory_recurrent)\w*: size = +([\d.]+) MiB")
+_PIPELINE = "pipeline parallelism enabled"
+_PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES
 _LOG_STEP = 0.01
 """llama.cpp prints MiB with two decimals."""
 
@@ -131,6 +133,7 @@ class _Log:
     def __init__(self) -> None:
         self.compute: dict[str, int] = {}
         self.kv = 0
+        self.pipeline = False
         self.errors: list[str] = []
         self._callback = ll.llama_log_callback(self._receive)
         ll.llama_log_set(self._callback, ctypes.c_void_p(0))
@@ -141,6 +144,8 @@ class _Log:
             self.compute[found[1]] = _bytes(found[2])
         elif found := _KV_SIZE.search(line):
             self.kv += _bytes(found[1])
+        elif _PIPELINE in line:
+            self.pipeline = True
         elif level == 4:  # GGML_LOG_LEVEL_ERROR
             self.errors.append(line.strip())
 
@@ -164,8 +169,23 @@ def dry_run(ggml: Ggml, question: DryRun) -> DryRunResult:
     if not context:
         raise OSError(f"no context could be planned: {' '.join(log.errors[-2:])}")
     buffers = {facts.name: facts.buffer for _, facts in list_devices(ggml)}
-    compute = tuple(log.compute.pop(buffers[name], 0) for name in question.devices)
-    return DryRunResult(compute=compute, host_compute=sum(log.compute.values()), kv=log.kv)
+    compute = [log.compute.pop(buffers[name], 0) for name in question.devices]
+    if log.pipeline:
+        surplus = _surplus(question, ll.llama_model_n_embd(model))
+        compute[1:] = (max(0, size - surplus) for size in compute[1:])
+    return DryRunResult(compute=tuple(compute), host_compute=sum(log.compute.values()), kv=log.kv)
+
+
+def _surplus(question: DryRun, n_embd: int) -> int:
+    """Bytes by which a dry run overstates the buffer of every device but the first of a pipeline.
+
+    ggml_backend_sched_reserve_size forgets that llama.cpp pins the first norm of a layer to the layer's own device. So
+    the norm stays on the device before, and both it and the hidden state are copied over, each as often as the pipeline
+    is deep; a real load copies the hidden state alone.
+    """
+    tokens = min(question.cells, question.n_ubatch)
+    tokens = -(-tokens // question.sequences) * question.sequences  # as llama_context::graph_reserve rounds them
+    return _PIPELINE_COPIES * tokens * n_embd * 4
 
 
 def _load_metadata(ggml: Ggml, question: DryRun) -> ll.llama_model_p | None:
