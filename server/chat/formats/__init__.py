@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.chat.formats.command_r import CommandR, CommandR7B
+from server.chat.formats.deepseek import DeepSeekR1, DeepSeekV31
+from server.chat.formats.function_gemma import FunctionGemma, Gemma4
+from server.chat.formats.functionary import Functionary31, Functionary32
+from server.chat.formats.gemma import Gemma
+from server.chat.formats.granite import Granite
+from server.chat.formats.harmony import Harmony
 from server.chat.formats.hermes import Hermes
+from server.chat.formats.llama import Llama
+from server.chat.formats.mistral import Mistral, MistralNemo
+from server.chat.formats.phi import Phi
 from server.chat.formats.plain import Plain
+from server.chat.formats.pythonic import Pythonic
+from server.chat.formats.qwen3_coder import Qwen3Coder
 from server.errors import BrimError
 
 if TYPE_CHECKING:
     from server.chat.formats.base import ChatFormat
 
-FORMATS: tuple[ChatFormat, ...] = (Hermes(), Plain())
-"""All formats. The first that recognises a template is its format."""
-
-FALLBACK: ChatFormat = FORMATS[0]
+FALLBACK: ChatFormat = Hermes()
 """For templates of no known format: most models write it when they are told how."""
+
+FORMATS: tuple[ChatFormat, ...] = (
+    *(Harmony(), DeepSeekR1(), DeepSeekV31(), Mistral(), MistralNemo(), CommandR7B(), CommandR()),
+    *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
+    *(Qwen3Coder(), FALLBACK, Plain()),
+)
+"""All formats. The first that recognises a template is its format."""
 
 
 def detect(template: str) -> ChatFormat:

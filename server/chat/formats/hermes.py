@@ -31,7 +31,7 @@ class Hermes(ChatFormat):
 
     name = "hermes"
     marks = (OPEN, CLOSE, "<think>", "</think>")
-    telling = (OPEN, CLOSE)
+    telling = (OPEN, CLOSE, '"arguments": ')
     reader = HermesReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:

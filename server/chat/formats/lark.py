@@ -6,11 +6,15 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
+
+from server.chat.formats.parameters import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from server.chat.formats.parameters import Parameter
     from server.chat.tools import Tool
 
 
@@ -66,3 +70,61 @@ def json_calls(
 def json_value(schema: dict[str, Any]) -> str:
     """An expression for JSON that a schema allows."""
     return "%json " + json.dumps(schema, ensure_ascii=False)
+
+
+def separate_arguments(
+    name: str,
+    tools: Sequence[Tool],
+    argument: Callable[[Parameter, str], str],
+    frame: Callable[[Tool], tuple[str, str, str]],
+) -> str:
+    """Rules of which `name` is a call whose arguments are written one by one, in the order of the tool's schema.
+
+    Args:
+        name: of the rule.
+        tools: at least one.
+        argument: given a parameter and the name of a rule, that rule.
+        frame: given a tool, the expressions before its arguments, between and after them.
+
+    Raises:
+        RequestError: a tool's parameters cannot be held to one by one.
+    """
+    rules = [f"{name}: " + " | ".join(f"{name}_{index}" for index in range(len(tools)))]
+    for index, tool in enumerate(tools):
+        head, separator, tail = frame(tool)
+        own = f"{name}_{index}"
+        found = parameters(tool)
+        rules.append(f"{own}: {head} {own}_first_0 {tail}")
+        for at, parameter in enumerate(found):
+            # optional ones may be left out, and a separator stands only between two that are there
+            without = ("", "") if parameter.required else (f" | {own}_first_{at + 1}", f" | {own}_after_{at + 1}")
+            rules.append(f"{own}_first_{at}: {own}_argument_{at} {own}_after_{at + 1}{without[0]}")
+            rules.append(f"{own}_after_{at}: {separator} {own}_argument_{at} {own}_after_{at + 1}{without[1]}")
+            rules.append(argument(parameter, f"{own}_argument_{at}"))
+        rules += [f'{own}_first_{len(found)}: ""', f'{own}_after_{len(found)}: ""']
+    return "\n".join(rules) + "\n"
+
+
+def text_until(end: str, parameter: Parameter, rule: str) -> str:
+    """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it."""
+    schema = parameter.schema
+    choices: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
+    if choices:
+        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {literal(end)}"
+    constraints: list[str] = []
+    if "pattern" in schema:
+        constraints.append(_pattern(schema["pattern"]))
+    if "minLength" in schema or "maxLength" in schema:
+        constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
+    elif constraints:
+        constraints.append("/[^<]*/")
+    terminal = rule.upper()
+    return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {' & '.join(constraints) or '/(?s:.*)/'}"
+
+
+def _pattern(pattern: str) -> str:
+    """A schema's pattern, which may match anywhere, as a terminal that matches all of the text."""
+    before = "" if pattern.startswith("^") else "(?s:.*)"
+    after = "" if pattern.endswith("$") else "(?s:.*)"
+    inner = re.sub(r"(?<!\\)/", r"\\/", pattern.removeprefix("^").removesuffix("$"))
+    return f"/{before}({inner}){after}/"

@@ -78,6 +78,15 @@ class Reader(OutputParser):
         """Whether the text is over, all of it consumed."""
         return self._over and not self._text
 
+    @property
+    def unsure(self) -> str:
+        """What was consumed and is not yet understood."""
+        return self._unsure
+
+    def keep(self, text: str) -> None:
+        """What is passed on here is consumed, but not yet understood."""
+        self._unsure += text
+
     def settle(self) -> None:
         """What was consumed is understood."""
         self._unsure = ""
@@ -124,11 +133,23 @@ class Reader(OutputParser):
         yield
         return True
 
+    def at_end(self) -> Generator[None, None, bool]:
+        """Whether there is no more text to come."""
+        while not self._text:
+            if not (yield from self.more()):
+                return True
+        return False
+
     def take(self, count: int) -> str:
         """Consume that many characters."""
         text, self._text = self._text[:count], self._text[count:]
         self._unsure += text
         return text
+
+    def put_back(self, text: str) -> None:
+        """Have what was just consumed be read again."""
+        self._text = text + self._text
+        self._unsure = self._unsure.removesuffix(text)
 
     def until(self, marks: Sequence[str], pass_on: Callable[[str], None]) -> Generator[None, None, str]:
         """Pass on the text before the first of `marks` and consume the mark; returns it, or "" at the text's end."""

@@ -1,0 +1,98 @@
+"""gpt-oss: Harmony, in which an answer is messages with channels and recipients.
+
+The package openai-harmony is not used: its encoding is fetched from the network, and it reads tokens, not text.
+Source: https://cookbook.openai.com/articles/openai-harmony
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.json_calls import json_arguments
+from server.chat.formats.lark import any_of, literal, mark
+from server.chat.formats.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from server.chat.tools import Tool
+
+START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
+ENDS = ("<|end|>", "<|call|>", "<|return|>")
+TO = "to=functions."
+TO_TOOL = f"commentary {TO}"
+
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+_CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
+_HEADER_SO_FAR = re.compile(r"[\w<|>=.\s-]*")
+
+
+class HarmonyReader(Reader):
+    """The prompt ends within the first message's header."""
+
+    def read(self) -> Generator[None, None, None]:
+        """Message by message."""
+        if self.reasons:
+            yield from self.thoughts(ENDS)
+        while not (yield from self.at_end()):
+            yield from self.space()
+            if (yield from self.one_of((START, CHANNEL, TO, MESSAGE))):
+                yield from self._message()
+            else:
+                self.give_up()
+                yield from self._text()
+
+    def _message(self) -> Generator[None, None, None]:
+        """Read a message whose header is begun."""
+        if not self.unsure.endswith(MESSAGE) and not (yield from self.until((MESSAGE,), self.keep)):
+            if _HEADER_SO_FAR.fullmatch(self.unsure):
+                self.settle()  # the answer ends within a header
+            self.give_up()
+            return
+        channel, recipient = _CHANNEL.search(self.unsure), _RECIPIENT.search(self.unsure)
+        if recipient and recipient[1] in self.tools:
+            if (yield from json_arguments(self, recipient[1])):
+                yield from self.closing(*ENDS)
+        elif recipient:
+            self.give_up()
+        elif channel and channel[1] == "analysis":
+            self.settle()
+            yield from self.thoughts(ENDS)
+        else:
+            self.settle()
+            yield from self._text()
+
+    def _text(self) -> Generator[None, None, None]:
+        """Read content up to the message's end, which a following message's beginning is too."""
+        end = yield from self.until((*ENDS, START), self.content)
+        self.settle()
+        if end == START:
+            self.put_back(START)
+
+
+class Harmony(ChatFormat):
+    """`<|channel|>commentary to=functions.name <|constrain|>json<|message|>{...}<|call|>`, one call an answer."""
+
+    name = "harmony"
+    marks = (START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS)
+    telling = (CHANNEL, MESSAGE)
+    reasoning = (f"{CHANNEL}analysis{MESSAGE}", ENDS[0])
+    reader = HarmonyReader
+
+    def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
+        """One call: the mark after it ends the answer."""
+        middle = f'" " {mark(CONSTRAIN, special)} "json" {mark(MESSAGE, special)}'
+        end = mark("<|call|>", special)
+        rules = "calls: call\n" + any_of(
+            "call", tools, lambda tool, arguments: f"{literal(tool.name)} {middle} {arguments} {end}"
+        )
+        return CallGrammar(f"{mark(CHANNEL, special)} {literal(TO_TOOL)}", rules, CHANNEL + TO_TOOL)
+
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        """A message for each; a model makes one at a time."""
+        header = f"{CHANNEL}{TO_TOOL}"
+        return f"{START}assistant".join(
+            f"{header}{name} {CONSTRAIN}json{MESSAGE}{arguments}<|call|>" for name, arguments in calls
+        )

@@ -1,0 +1,114 @@
+"""Calls written as in Python: Llama 3.2 and 4 in a list, Gemma 3 in a block of code.
+
+Source: https://github.com/meta-llama/llama-models/blob/main/models/llama4/prompt_format.md
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.lark import json_value, literal, separate_arguments, sequence
+from server.chat.formats.notation import PYTHON, read_items, read_value
+from server.chat.formats.parameters import declared
+from server.chat.formats.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from server.chat.formats.parameters import Parameter
+    from server.chat.tools import Tool
+
+START, END = "<|python_start|>", "<|python_end|>"
+TAG = "<|python_tag|>"
+
+
+def python_call(reader: Reader) -> Generator[None, None, bool]:
+    """Read `name(key=value, ...)`; whether it was a whole call. Arguments without a key are named in order."""
+    yield from reader.space()
+    name = (yield from reader.name()).removesuffix(".call")
+    if name not in reader.tools or not (yield from reader.one_of(("(",))):
+        reader.give_up()
+        return False
+    pass_on = reader.start_call(name)
+    names = [parameter.name for parameter in declared(reader.tools[name])]
+    whole = yield from read_items(reader, ")", "{}", pass_on, _argument(names))
+    return reader.conclude(started=True, whole=whole)
+
+
+def _argument(names: Sequence[str]) -> Callable[[Reader, int, Callable[[str], None]], Generator[None, None, bool]]:
+    def read(reader: Reader, index: int, pass_on: Callable[[str], None]) -> Generator[None, None, bool]:
+        key = yield from reader.name()
+        if key and (yield from reader.one_of(("=",))):
+            pass_on(json.dumps(key, ensure_ascii=False) + ": ")
+            return (yield from read_value(reader, PYTHON, pass_on))
+        if index >= len(names):
+            return False
+        reader.put_back(key)
+        pass_on(json.dumps(names[index], ensure_ascii=False) + ": ")
+        return (yield from read_value(reader, PYTHON, pass_on))
+
+    return read
+
+
+class PythonicReader(Reader):
+    """Without a mark, only an answer that begins as a list of calls is one."""
+
+    def read(self) -> Generator[None, None, None]:
+        """Calls at the beginning or after a mark."""
+        yield from self.reasoning("<think>", "</think>")
+        if self.tools:
+            yield from self._calls()
+            while (yield from self.until((START, TAG), self.content)):
+                yield from self._calls()
+
+    def _calls(self) -> Generator[None, None, None]:
+        yield from self.space()
+        yield from self.one_of((START, TAG))
+        if not (yield from self.one_of(("[",))):
+            self.give_up()
+            return
+        while (yield from python_call(self)):
+            yield from self.space()
+            if not (yield from self.one_of((",",))):
+                yield from self.closing("]", END)
+                return
+
+
+class Pythonic(ChatFormat):
+    """`[name(key=value, ...), ...]`."""
+
+    name = "pythonic"
+    marks = (START, END, TAG)
+    telling = ("[func_name1(",)
+    reader = PythonicReader
+
+    def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
+        """A list, of one call where they are not parallel."""
+        rules = sequence("call", '", " call', '"]"', parallel=parallel) + python_calls(tools)
+        return CallGrammar('"["', rules, None)
+
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        """One list for all."""
+        return f"[{', '.join(in_python(*call) for call in calls)}]"
+
+
+def python_calls(tools: Sequence[Tool]) -> str:
+    """Rules of which `call` is a call in Python's notation."""
+
+    def argument(parameter: Parameter, rule: str) -> str:
+        return f"{rule}: {literal(parameter.name + '=')} {_python_value(parameter.schema)}"
+
+    return separate_arguments("call", tools, argument, lambda tool: (literal(tool.name + "("), '", "', '")"'))
+
+
+def _python_value(schema: dict[str, Any]) -> str:
+    """An expression for a value. JSON is good Python but for its words, of which the commonest are told apart here."""
+    return '("True" | "False")' if schema.get("type") == "boolean" and "enum" not in schema else json_value(schema)
+
+
+def in_python(name: str, arguments: str) -> str:
+    """A call as Python writes it; `arguments` is JSON text."""
+    values: dict[str, Any] = json.loads(arguments)
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
