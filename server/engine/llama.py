@@ -188,6 +188,8 @@ class Vocab:
             "prefix": ll.llama_vocab_fim_pre(self._pointer),
             "suffix": ll.llama_vocab_fim_suf(self._pointer),
             "middle": ll.llama_vocab_fim_mid(self._pointer),
+            "repository": ll.llama_vocab_fim_rep(self._pointer),
+            "file": ll.llama_vocab_fim_sep(self._pointer),
         }
         return {name: self.text(token) for name, token in tokens.items() if token >= 0}
 

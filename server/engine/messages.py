@@ -210,7 +210,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     special_tokens: dict[str, int] = field(default_factory=dict[str, int])
     """All control and user-defined tokens of the vocabulary, by their text."""
     fim_tokens: dict[str, str] = field(default_factory=dict[str, str])
-    """`prefix`, `suffix`, `middle` to their text."""
+    """Those of `prefix`, `suffix`, `middle`, `repository` and `file` that there are, to their text."""
     device_bytes: dict[str, int] = field(default_factory=dict[str, int])
     """Bytes this model holds on each device, as llama.cpp reports them."""
     threads: int = 0

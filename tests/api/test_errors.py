@@ -89,7 +89,6 @@ COMPLETION_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [[]]}, "prompt[0]", ""),
     ({"prompt": [-1]}, "prompt[0]", "greater than or equal to 0"),
     ({"logprobs": True}, "logprobs", "integer"),
-    ({"suffix": "end"}, "suffix", "does not support it yet"),
     ({"best_of": 0}, "best_of", "greater than or equal to 1"),
     ({"messages": []}, "messages", "not a known field"),
 ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import structs
 from pydantic import Field, field_validator, model_validator
 
-from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, GenerationFields, NotYet
+from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, GenerationFields
+from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 
 if TYPE_CHECKING:
     from server.engine.messages import Generate
@@ -21,6 +22,21 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 
 
+def of_right_kind(value: Any) -> Any:
+    """Tell at once, and in few words, what is neither a text nor a list. Raises ValueError."""
+    if isinstance(value, str) or (isinstance(value, list) and value):
+        return value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
+    raise ValueError("it should be a text, a list of token ids, or a list of either")
+
+
+def one_or_several(given: str | list[int] | list[str | list[int]]) -> list[str | list[int]]:
+    """A field's texts or token lists, be there one or several."""
+    if isinstance(given, str):
+        return [given]
+    several = [part for part in given if not isinstance(part, int)]
+    return several or [[part for part in given if isinstance(part, int)]]
+
+
 class CompletionRequest(GenerationFields):
     """One or several texts, or lists of token ids, to be continued."""
 
@@ -29,14 +45,14 @@ class CompletionRequest(GenerationFields):
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    suffix: NotYet = None
+    suffix: str | None = None
+    """What follows the text that is to be found; for models with fill-in-the-middle tokens."""
+    response_format: ResponseFormat | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _right_kind(cls, value: Any) -> Any:
-        if isinstance(value, str) or (isinstance(value, list) and value):
-            return value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
-        raise ValueError("it should be a text, a list of token ids, or a list of either")
+        return of_right_kind(value)
 
     @model_validator(mode="after")
     def _fields_fit(self) -> CompletionRequest:
@@ -46,17 +62,12 @@ class CompletionRequest(GenerationFields):
             raise ValueError("best_of cannot be streamed: which answers are best is known only at the end")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens may be 0 only with echo")
+        if self.suffix and self.echo:
+            raise ValueError("echo and suffix cannot be had together: between them lies what is generated")
         return self
 
-    def prompts(self) -> list[str | list[int]]:
-        """The prompts, one or several."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        several = [part for part in self.prompt if not isinstance(part, int)]
-        return several or [[part for part in self.prompt if isinstance(part, int)]]
-
     def generate(self, prompt: str | list[int], model: LoadedModel, partition: str) -> Generate:
-        """How to continue one of the prompts."""
+        """How to continue one of the prompts. Raises RequestError where the constraints cannot be had together."""
         defaults = model.source.parameters
         max_tokens = self.max_tokens
         if max_tokens is None and defaults.num_predict is None:
@@ -67,5 +78,6 @@ class CompletionRequest(GenerationFields):
         return structs.replace(
             request,
             best_of=max(self.best_of or 1, request.n),
+            grammar=self.constraint(self.response_format.grammar() if self.response_format else None),
             prompt_logprobs=bool(self.echo and self.logprobs is not None),
         )

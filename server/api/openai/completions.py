@@ -12,7 +12,8 @@ from msgspec import structs
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
-from server.api.openai.completion_request import CompletionRequest
+from server.api.infill import infill_prompt
+from server.api.openai.completion_request import CompletionRequest, one_or_several
 from server.api.openai.generation import Choice, gather_choices
 from server.api.openai.output import (
     ChunkWriter,
@@ -83,8 +84,9 @@ async def completions(body: CompletionRequest, request: Request, context: Contex
 
 async def _jobs(body: CompletionRequest, model: LoadedModel, context: Context) -> list[_Job]:
     jobs: list[_Job] = []
-    for prompt in body.prompts():
-        request = body.generate(prompt, model, context.partition)
+    for prompt in one_or_several(body.prompt):
+        asked = await infill_prompt(model, prompt, body.suffix) if body.suffix else prompt
+        request = body.generate(asked, model, context.partition)
         context.log_prompt(model.name, request)
         if body.echo:
             echo = prompt if isinstance(prompt, str) else await model.engine.detokenize(prompt)
@@ -103,7 +105,7 @@ async def _first_token(prompt: str | list[int], model: LoadedModel) -> tuple[Tok
 
 
 async def _answer(body: CompletionRequest, context: Context) -> bytes:
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
     jobs = await _jobs(body, model, context)
     answers = await gather([gather_choices(model.engine, job.request) for job in jobs])
     choices = [
@@ -135,7 +137,7 @@ def _logprobs(job: _Job, choice: Choice, first: Choice) -> TextLogprobs:
 
 
 async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[bytes]:
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
     jobs = await _jobs(body, model, context)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     chunks = ChunkWriter("cmpl", "text_completion", model, with_usage=with_usage)

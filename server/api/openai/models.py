@@ -21,6 +21,8 @@ class ModelObject(msgspec.Struct, omit_defaults=True):
     owned_by: str = ""
     loaded: bool | None = None
     context_length: int | None = None
+    meta: dict[str, int] | None = None
+    """llama-server's figures of a loaded model."""
 
 
 def _models(context: Context) -> dict[str, ModelObject]:
@@ -33,7 +35,15 @@ def _models(context: Context) -> dict[str, ModelObject]:
         one = found.setdefault(status.name, ModelObject(status.name, started, "model", "brim", False))
         if status.model:
             one.loaded = True
-            one.context_length = status.model.info.context
+            info = status.model.info
+            one.context_length = info.context
+            one.meta = {
+                "n_vocab": info.n_vocab,
+                "n_ctx_train": info.context_train,
+                "n_embd": info.n_embd,
+                "n_params": info.n_params,
+                "size": info.n_bytes,
+            }
     return found
 
 

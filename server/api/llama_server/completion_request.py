@@ -1,0 +1,211 @@
+"""The requests of POST /completion and /infill, by llama-server's names.
+
+Source of the fields and their defaults: llama.cpp, tools/server/README.md. A field of a sampler that brim has not is
+accepted at the value that turns it off, and refused by name at any other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from pydantic import BeforeValidator, Field, model_validator
+
+from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel
+from server.api.sampling import sampling_of
+from server.engine.messages import Generate, Grammar
+from server.models.parameters import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from server.api.context import Context
+    from server.engine.messages import Sampling
+    from server.models.loading import LoadedModel
+
+MOST_PROMPTS = 128
+MOST_PROBABILITIES = 20
+MOST_STOP_STRINGS = 32
+DEFAULTS = Parameters(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+"""llama-server's, for what neither the request nor the model's Modelfile says."""
+
+
+def _off(*values: Any) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value is not None and value not in values:
+            raise ValueError(f"brim has nothing like it: leave it out, or turn it off with {values[0]!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Zero = Annotated[Any, _off(0)]
+One = Annotated[Any, _off(1)]
+No = Annotated[Any, _off(False)]
+Nothing = Annotated[Any, _off([])]
+
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+Mixed = Annotated[list[Token | str], Field(min_length=1)]
+
+
+class PromptObject(StrictModel):
+    """A prompt as an object, which is how media would come along."""
+
+    prompt_string: str
+    multimodal_data: Annotated[Any, _off([])] = None
+
+
+Prompt = str | Mixed | PromptObject
+Prompts = Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MOST_PROMPTS)]
+StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP_STRING)]
+Bias = float | Literal[False]
+"""What is added to a token's logit; false bans it."""
+
+
+class SamplingFields(StrictModel):
+    """What /completion and /infill share."""
+
+    model: str | None = None
+    """A model's name; may be left out where just one is loaded."""
+    n_predict: int | None = Field(None, ge=-1)
+    """-1 goes on to the end of the context."""
+    n_cmpl: int = Field(1, ge=1, le=128)
+    stream: bool = False
+    temperature: float | None = None
+    """0 and less are greedy."""
+    top_k: int | None = None
+    """0 and less keep all tokens."""
+    top_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-1, lt=2**63)
+    """-1 draws one."""
+    stop: list[StopString] | None = Field(None, max_length=MOST_STOP_STRINGS)
+    repeat_penalty: float | None = Field(None, gt=0)
+    repeat_last_n: int | None = Field(None, ge=-1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: list[tuple[Token | str, Bias]] | dict[str, Bias] | None = None
+    """Pairs of a token, or a text whose tokens are all meant, and what to add to its logit."""
+    ignore_eos: bool = False
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    n_probs: int = Field(0, ge=0, le=MOST_PROBABILITIES)
+    """How many of the likeliest tokens to tell at each place, before any sampler."""
+    t_max_predict_ms: int | None = Field(None, ge=0)
+    """Milliseconds from the request's arrival after which generation ends; 0 is without end."""
+    cache_prompt: bool = True
+    return_tokens: bool = False
+    response_fields: list[str] | None = None
+
+    id_slot: Any = None
+    """Without effect, as the next four: brim has no fixed slots, never shifts a context, and pings nobody."""
+    n_keep: Any = None
+    n_discard: Any = None
+    n_cache_reuse: Any = None
+    sse_ping_interval: Any = None
+    dynatemp_exponent: Any = None
+    """Without effect, as the next: they say how something works that is off."""
+    dry_base: Any = None
+    dry_allowed_length: Any = None
+    dry_penalty_last_n: Any = None
+    dry_sequence_breakers: Any = None
+    xtc_threshold: Any = None
+    mirostat_tau: Any = None
+    mirostat_eta: Any = None
+
+    dynatemp_range: Zero = None
+    dry_multiplier: Zero = None
+    xtc_probability: Zero = None
+    mirostat: Zero = None
+    min_keep: Zero = None
+    n_indent: Zero = None
+    typical_p: One = None
+    samplers: Nothing = None
+    lora: Nothing = None
+    post_sampling_probs: No = None
+    return_progress: No = None
+    timings_per_token: No = None
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> SamplingFields:
+        if self.grammar and self.json_schema is not None:
+            raise ValueError("only one of grammar and json_schema can hold")
+        return self
+
+    async def generate(self, prompt: str | list[int], model: LoadedModel, context: Context) -> Generate:
+        """How to continue a prompt."""
+        length = self.n_predict if self.n_predict is not None else model.source.parameters.num_predict
+        return Generate(
+            id=0,
+            prompt=prompt,
+            n=self.n_cmpl,
+            best_of=self.n_cmpl,
+            sampling=self._sampling(model, await self._biases(model)),
+            max_tokens=None if length is None or length < 0 else length,
+            stop=self.stop if self.stop is not None else list(model.source.parameters.stop),
+            ignore_eos=self.ignore_eos,
+            logprobs=self.n_probs or None,
+            grammar=self._grammar(),
+            partition=context.partition,
+            max_time=self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
+            cache_prompt=self.cache_prompt,
+        )
+
+    def _sampling(self, model: LoadedModel, biases: Mapping[int, float]) -> Sampling:
+        asked = Parameters(
+            temperature=None if self.temperature is None else max(0.0, self.temperature),
+            top_k=None if self.top_k is None else max(0, self.top_k),
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=None if self.seed == -1 else self.seed,
+            repeat_penalty=self.repeat_penalty,
+            repeat_last_n=self.repeat_last_n,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+        )
+        return msgspec.structs.replace(
+            sampling_of(asked, model.source.parameters.over(DEFAULTS)), logit_bias=dict(biases)
+        )
+
+    def _grammar(self) -> Grammar | None:
+        if self.json_schema is not None:
+            return Grammar("json_schema", msgspec.json.encode(self.json_schema).decode())
+        return Grammar("gbnf", self.grammar) if self.grammar else None
+
+    async def _biases(self, model: LoadedModel) -> dict[int, float]:
+        pairs = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias or ()
+        found: dict[int, float] = {}
+        for named, bias in pairs:
+            known = isinstance(named, int) or named.isdecimal()
+            tokens = [int(named)] if known else (await model.engine.tokenize(str(named))).tokens
+            found |= dict.fromkeys(tokens, -math.inf if bias is False else bias)
+        return found
+
+
+class CompletionRequest(SamplingFields):
+    """One or several prompts to be continued: texts, token ids, or a list that mixes both."""
+
+    prompt: Prompts
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts. A list of texts is several; one with a number in it is a single prompt."""
+        given: list[Any] = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        return [given] if any(isinstance(part, int) for part in given) else given
+
+
+class ExtraFile(StrictModel):
+    """A further file, for context."""
+
+    text: str
+    filename: str = "tmp"
+
+
+class InfillRequest(SamplingFields):
+    """A text with a gap."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: list[ExtraFile] | None = None
+    prompt: str = ""
+    """What the text in the gap begins with."""
