@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 
 from server import __version__
 from server.api import admin, errors, health, llama_server, metrics, rerank, unsupported
+from server.api.anthropic import messages
 from server.api.auth import LOCAL_ORIGIN, Guard
 from server.api.limits import BodyLimit, Gate, Traffic
 from server.api.openai import chat, completions, embeddings, models
@@ -58,7 +59,7 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
     app.state.registry = CollectorRegistry()
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _on_client_gone)
-    for module in (chat, completions, embeddings, rerank, llama_server, unsupported, models, health, metrics, admin):
+    for module in (chat, completions, embeddings, rerank, llama_server, unsupported, models, messages, health, metrics, admin):
         app.include_router(module.router)
     app.add_api_route("/", _page, include_in_schema=False)
 

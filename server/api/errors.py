@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from server.api.anthropic.errors import anthropic_error
 from server.api.ollama.errors import ollama_error
 from server.errors import BrimError, RequestError
 
@@ -52,7 +53,7 @@ def openai_error(error: RequestError) -> bytes:
     return msgspec.json.encode({"error": error_object(error)})
 
 
-FORMS: dict[str, Callable[[RequestError], bytes]] = {"/api/": ollama_error}
+FORMS: dict[str, Callable[[RequestError], bytes]] = {"/api/": ollama_error, "/v1/messages": anthropic_error}
 """How errors are written under paths that begin so. Anywhere else they have OpenAI's form."""
 
 
