@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from server import __version__
-from server.api import admin, errors, health, llama_server, metrics, rerank, unsupported
+from server.api import admin, errors, health, llama_server, metrics, pages, rerank, unsupported
 from server.api.anthropic import messages
 from server.api.auth import LOCAL_ORIGIN, Guard
 from server.api.limits import BodyLimit, Gate, Traffic
 from server.api.openai import chat, completions, embeddings, models
+from server.api.reference import document
 from server.api.request_log import HEADER as REQUEST_ID
 from server.api.request_log import RequestLog
 from server.api.streaming import ClientGoneError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from server.models.manager import ModelManager
     from server.settings import Settings
 
-PAGE = Path(__file__).parent / "web" / "index.html"
 CLIENT_GONE = 499
 
 
@@ -50,7 +49,12 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
         await manager.stop()
 
     app = FastAPI(
-        title="brim", version=__version__, lifespan=lifespan, redoc_url=None, summary="Local models, OpenAI's API."
+        title="brim",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        summary="Local models, everyone's API.",
     )
     app.state.manager = manager
     app.state.settings = settings
@@ -59,10 +63,22 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
     app.state.registry = CollectorRegistry()
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _on_client_gone)
-    for module in (chat, completions, embeddings, rerank, llama_server, unsupported, models, messages, health, metrics, admin):
+    for module in (
+        chat,
+        completions,
+        embeddings,
+        rerank,
+        llama_server,
+        unsupported,
+        models,
+        messages,
+        health,
+        metrics,
+        admin,
+        pages,
+    ):
         app.include_router(module.router)
-    app.add_api_route("/", _page, include_in_schema=False)
-
+    document.install(app)
     _add_middleware(app, settings, traffic)
     return app
 
@@ -88,10 +104,6 @@ def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
     )
     app.add_middleware(metrics.HttpMetrics, registry=app.state.registry)
     app.add_middleware(RequestLog)
-
-
-async def _page() -> Response:
-    return FileResponse(PAGE, media_type="text/html")
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

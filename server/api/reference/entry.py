@@ -1,0 +1,50 @@
+"""What the reference tells about an endpoint beyond its request's schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = "application/json"
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+TEXT = "text/plain; version=0.0.4"
+
+
+@dataclass(frozen=True)
+class Body:
+    """What an answer holds.
+
+    Attributes:
+        kind: a msgspec type whose JSON it is, or a JSON Schema; a schema of text for what is not JSON.
+        example: one such answer.
+    """
+
+    kind: Any
+    example: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An endpoint.
+
+    Attributes:
+        answers: by status, then by media type. None stands for an answer without a body.
+        requests: bodies that it takes, under a few words that say what they are for.
+        parameters: an example for each parameter of its path or query.
+        errors: statuses of its own, beside those that every endpoint may answer with.
+    """
+
+    answers: dict[int, dict[str, Body] | None]
+    requests: dict[str, Any] = field(default_factory=dict[str, Any])
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    errors: tuple[int, ...] = ()
+
+
+Entries = dict[tuple[str, str], Entry]
+"""Entries by method, in lower case, and path."""
+
+
+def stream(events: str) -> Body:
+    """An answer as server-sent events or lines, by the text of a short one."""
+    return Body({"type": "string"}, events)
