@@ -16,6 +16,7 @@ from server.api import admin, errors, health, llama_server, metrics, pages, rera
 from server.api.anthropic import messages
 from server.api.auth import LOCAL_ORIGIN, Guard
 from server.api.limits import BodyLimit, Gate, Traffic
+from server.api.ollama import routes as ollama
 from server.api.openai import chat, completions, embeddings, models
 from server.api.reference import document
 from server.api.request_log import HEADER as REQUEST_ID
@@ -72,6 +73,7 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
         unsupported,
         models,
         messages,
+        ollama,
         health,
         metrics,
         admin,

@@ -1,4 +1,7 @@
-"""The pages for people: the chat at /, and the API reference at /docs. Neither loads anything from elsewhere."""
+"""The pages for people: the chat at /, and the API reference at /docs. Neither loads anything from elsewhere.
+
+Ollama's clients ask at / whether there is a server, and get what its own says.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
-from starlette.responses import HTMLResponse, Response
+from fastapi import APIRouter, Header
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 WEB = Path(__file__).parents[1] / "web"
 _SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
@@ -30,9 +34,12 @@ def page(name: str) -> Response:
 
 
 @router.get("/")
-async def chat() -> Response:
-    """The chat."""
-    return page("index.html")
+@router.head("/")
+async def chat(accept: Annotated[str, Header()] = "") -> Response:
+    """The chat, for whoever reads HTML."""
+    answer = page("index.html") if "text/html" in accept else PlainTextResponse("Ollama is running")
+    answer.headers["Vary"] = "Accept"
+    return answer
 
 
 @router.get("/docs")

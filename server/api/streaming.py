@@ -1,4 +1,4 @@
-"""Answering for as long as somebody listens: a response of server-sent events, and work that ends with its client."""
+"""Answering for as long as somebody listens: a response that streams, and work that ends with its client."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ T = TypeVar("T")
 
 DONE_EVENT = b"data: [DONE]\n\n"
 
+SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
+
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would otherwise hold events back
 ]
@@ -54,8 +55,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Sends events as they come and closes their generator at once when the client disconnects or the response ends."""
 
-    def __init__(self, first: bytes, events: AsyncGenerator[bytes]) -> None:
-        super().__init__()
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes], media_type: str) -> None:
+        super().__init__(media_type=media_type)
+        self.media_type: str = media_type
         self._first = first
         self._events = events
 
@@ -72,21 +74,24 @@ class EventStream(Response):
             await self._events.aclose()
 
     async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = [(b"content-type", self.media_type.encode()), *_HEADERS]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._first, "more_body": True})
         async for event in self._events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def stream_events(request: Request, events: AsyncGenerator[bytes]) -> Response:
+async def stream_events(
+    request: Request, events: AsyncGenerator[bytes], media_type: str = SERVER_SENT_EVENTS
+) -> Response:
     """Answer with a stream of events. What goes wrong before the first one is raised, to get a status of its own."""
     try:
         first = await while_connected(request, anext(events))
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(first, events)
+    return EventStream(first, events, media_type)
 
 
 def error_event(error: RequestError) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from server.errors import BrimError, LoadError, RequestError
 from server.models.embedding import Purpose, require
+from server.models.ledger import Ledger
 from server.models.loading import LoadedModel, load
 from server.models.places import Places
 from server.models.resolve import ModelSource, from_manifest
@@ -47,6 +48,7 @@ class ModelManager:
         self._settings = settings
         self.store = store
         self._slots: dict[str, Slot] = {}
+        self._ledger = Ledger()
         self._places = Places(settings.max_models or DEFAULT_MAX_MODELS)
         self._retired: set[Slot] = set()
         self._endings: set[asyncio.Task[None]] = set()
@@ -102,6 +104,10 @@ class ModelManager:
     def statuses(self) -> list[ModelStatus]:
         """How each wanted model stands."""
         return [slot.status for slot in self._slots.values() if not slot.companion]
+
+    def sources(self) -> list[ModelSource]:
+        """The files of each wanted model."""
+        return list({slot.source.name: slot.source for slot in self._slots.values()}.values())
 
     def loaded(self) -> list[LoadedModel]:
         """The models that can answer now."""
@@ -188,7 +194,7 @@ class ModelManager:
                 slot.has_place = True
             if self._endings:  # what is being unloaded still holds memory
                 await asyncio.wait(self._endings)
-            model = await load(slot.source, self._settings, on_progress, embedding=slot.embeds)
+            model = await load(slot.source, self._settings, on_progress, self._ledger, embedding=slot.embeds)
         except LoadError as error:
             slot.failed(str(error))
             self._vacate(slot)

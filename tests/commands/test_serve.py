@@ -98,7 +98,7 @@ def test_it_says_where_the_model_lies_and_where_to_point_a_client(demo_server: R
 
 
 def test_the_page_and_the_api_reference_are_served(demo_server: RunningServer) -> None:
-    page = demo_server.get("/")
+    page = CLIENT.get(demo_server.url, headers={"Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert "/v1/chat/completions" in page.text
     paths = demo_server.get("/openapi.json").json()["paths"]

@@ -1,0 +1,151 @@
+"""POST /api/create: a model from another one in the store, with words and parameters of its own."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from fastapi import APIRouter, Request
+from msgspec import structs
+from pydantic import BeforeValidator, Field, model_validator
+from starlette.responses import Response
+
+from server.api.context import Context, ContextOf
+from server.api.ollama.lines import progress, stream_lines
+from server.api.ollama.wire import JsonRoute, NamedModel, json_response
+from server.api.openai.fields import StrictModel
+from server.api.streaming import while_connected
+from server.errors import BrimError, RequestError
+from server.models.create import Progress, create
+from server.models.manifest import ModelName
+from server.models.modelfile import Message, Modelfile, parse, serialise
+from server.models.parameters import Parameters, canonical_name, parse_parameter
+
+router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
+
+
+def _needs_upload(value: Any) -> None:
+    if value not in (None, {}):
+        raise ValueError("brim takes no uploads; create the model on the server, with brim create")
+
+
+Uploads = Annotated[Any, BeforeValidator(_needs_upload)]
+
+
+class GivenMessage(StrictModel):
+    """One message of the conversation that every chat begins with."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class CreateRequest(NamedModel):
+    """What to create, either by fields or by a Modelfile's text."""
+
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """A model in the store."""
+    modelfile: str | None = None
+    """In place of all the other fields."""
+    quantize: str | None = None
+    quantization: str | None = None
+    """An older name of `quantize`."""
+    template: str | None = None
+    system: str | None = None
+    license: str | list[str] | None = None
+    parameters: dict[str, Any] | None = None
+    messages: list[GivenMessage] | None = None
+    files: Uploads = None
+    adapters: Uploads = None
+    stream: bool = True
+
+    @model_validator(mode="after")
+    def _has_origin(self) -> Self:
+        if (self.from_ is None) == (self.modelfile is None):
+            raise ValueError("give either 'from', the name of a model, or 'modelfile', a Modelfile's text")
+        return self
+
+    def as_modelfile(self) -> Modelfile:
+        """The model's description. Raises BrimError where it makes no sense."""
+        if self.modelfile is not None:
+            return parse(self.modelfile)
+        licenses = [self.license] if isinstance(self.license, str) else self.license or []
+        quantize = self.quantize or self.quantization
+        described = Modelfile(
+            source=self.from_ or "",
+            quantize=quantize.upper() if quantize else None,
+            parameters=_parameters(self.parameters or {}),
+            system=self.system,
+            template=self.template,
+            messages=tuple(Message(message.role, message.content) for message in self.messages or ()),
+            licenses=tuple(licenses),
+        )
+        return parse(serialise(described))  # the checks of values are the reader's
+
+
+@router.post("/create", summary="Create a model")
+async def create_model(body: CreateRequest, request: Request, context: ContextOf) -> Response:
+    """Create a model in the store from another one there, telling how it comes along."""
+    lines = _create(body, context)
+    if body.stream:
+        return await stream_lines(request, lines)
+    await while_connected(request, _finish(lines))
+    return json_response({"status": "success"})
+
+
+async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes]:
+    store, loop = context.manager.store, asyncio.get_running_loop()
+    try:
+        modelfile = body.as_modelfile()
+        for keyword, name in (("FROM", modelfile.source), ("DRAFT", modelfile.draft)):
+            if name is not None:
+                _require_in_store(context, keyword, name)
+        if modelfile.adapters:
+            raise BrimError("ADAPTER names a file, and no request may read the server's files; use brim create there")
+
+        def work(report: Progress) -> None:
+            create(store, body.model, modelfile, Path(), progress=report)
+            loop.call_soon_threadsafe(context.manager.retire, body.model)
+
+        async with aclosing(progress(work)) as lines:
+            async for line in lines:
+                yield line
+    except RequestError:
+        raise
+    except BrimError as error:
+        raise RequestError(str(error)) from error
+
+
+async def _finish(lines: AsyncGenerator[bytes]) -> None:
+    async with aclosing(lines):
+        async for _ in lines:
+            pass
+
+
+def _require_in_store(context: Context, keyword: str, name: str) -> None:
+    """Paths are never taken from requests."""
+    try:
+        found = str(ModelName.parse(name)) and name in context.manager.store
+    except BrimError:
+        found = False
+    if not found:
+        raise RequestError(
+            f"{keyword} {name}: there is no such model in the store, and no request may read the server's files",
+            status=404,
+            code="model_not_found",
+            param="from",
+        )
+
+
+def _parameters(given: dict[str, Any]) -> Parameters:
+    """A request's parameters. Raises BrimError, which names the one at fault."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            known = canonical_name(name)
+            values = cast("list[Any]", value) if isinstance(value, list) else [value]
+            parsed = [parse_parameter(known, str(one)) for one in values]
+        except ValueError as error:
+            raise BrimError(f"parameters.{name}: {error}") from error
+        found[known] = tuple(parsed) if known == "stop" else parsed[-1]
+    return structs.replace(Parameters(), **found)

@@ -1,0 +1,99 @@
+"""The models that requests may name, as Ollama's endpoints describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from converter.gguf_info import read_gguf_info
+from server.errors import RequestError
+from server.models.describe import details_of, in_short
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server.models.manager import ModelManager
+    from server.models.manifest import Details, Manifest
+    from server.models.resolve import ModelSource
+
+
+class ModelDetails(msgspec.Struct):
+    """Ollama's short description of a model."""
+
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+    format: str = "gguf"
+    parent_model: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that requests may name: in the store, or named at the start by its path.
+
+    Attributes:
+        path: of its GGUF file.
+        digest: of that file, as 64 hexadecimal digits.
+        size: of all its files, in bytes.
+        manifest: what the store knows of it, if it is there.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    size: int
+    modified: datetime
+    details: Details
+    manifest: Manifest | None = None
+
+    @property
+    def described(self) -> ModelDetails:
+        """Ollama's form of the details."""
+        family = self.details.architecture
+        return ModelDetails(family, [family], in_short(self.details.parameters), self.details.quantization)
+
+
+def known_models(manager: ModelManager) -> dict[str, Known]:
+    """Every model that requests may name, by its name. Reads files."""
+    found = {manifest.name: _stored(manifest, manager) for manifest in manager.store.list()}
+    for source in manager.sources():
+        if source.name not in found:
+            found[source.name] = _from_path(source)
+    return found
+
+
+def known_model(manager: ModelManager, name: str) -> Known:
+    """The model of that name. Reads files. Raises RequestError: 404 where there is none."""
+    wanted = name.removesuffix(":latest").lower()
+    for known, model in known_models(manager).items():
+        if known.lower() == wanted:
+            return model
+    raise RequestError(f"model '{name}' not found", status=404, code="model_not_found", param="model")
+
+
+def _stored(manifest: Manifest, manager: ModelManager) -> Known:
+    return Known(
+        name=manifest.name,
+        path=manager.store.blob_path(manifest.digest),
+        digest=manifest.digest.split(":")[-1],
+        size=manifest.size,
+        modified=manifest.created,
+        details=manifest.details,
+        manifest=manifest,
+    )
+
+
+def _from_path(source: ModelSource) -> Known:
+    status = source.path.stat()
+    return Known(
+        name=source.name,
+        path=source.path,
+        digest=source.digest.split(":")[-1],
+        size=status.st_size,
+        modified=datetime.fromtimestamp(status.st_mtime, UTC),
+        details=details_of(read_gguf_info(source.path)),
+    )

@@ -1,0 +1,121 @@
+"""POST /api/copy and /api/pull, DELETE /api/delete; pushing and uploading, which brim does not do."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.api.context import ContextOf
+from server.api.ollama.lines import line, stream_lines
+from server.api.ollama.wire import JsonRoute, Name, NamedModel, json_response
+from server.api.openai.fields import StrictModel
+from server.errors import BrimError, RequestError
+from server.models.manager import ModelManager
+
+router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
+
+
+class CopyRequest(StrictModel):
+    """Which model gets which second name."""
+
+    source: Name
+    destination: Name
+
+
+class DeleteRequest(NamedModel):
+    """Which model to remove."""
+
+
+class PullRequest(NamedModel):
+    """Which model to fetch; what only serves to reach a registry has no effect."""
+
+    stream: bool = True
+    insecure: bool | None = None
+    username: str | None = None
+    password: str | None = None
+
+
+@router.post("/copy", summary="Give a model a second name")
+async def copy(body: CopyRequest, context: ContextOf) -> Response:
+    """Give a model in the store a second name; its files are shared."""
+    await asyncio.to_thread(_copy, context.manager, body.source, body.destination)
+    context.manager.retire(body.destination)
+    return Response(status_code=200)
+
+
+@router.delete("/delete", summary="Remove a model")
+async def delete(body: DeleteRequest, context: ContextOf) -> Response:
+    """Remove a name from the store, and the files that no other name has. Requests that run may end."""
+    _require_leaving(context.manager, body.model)
+    await asyncio.to_thread(_remove, context.manager, body.model)
+    context.manager.retire(body.model)
+    return Response(status_code=200)
+
+
+@router.post("/pull", summary="Fetch a model")
+async def pull(body: PullRequest, request: Request, context: ContextOf) -> Response:
+    """Succeed for a model that is there; brim fetches none from Ollama's library."""
+    await asyncio.to_thread(_require_present, context.manager, body.model)
+    return await stream_lines(request, _done()) if body.stream else json_response({"status": "success"})
+
+
+@router.post("/push", include_in_schema=False)
+async def push() -> Response:
+    """Refuse: brim publishes nothing."""
+    raise RequestError("brim does not push models to a registry", status=501, code="not_supported")
+
+
+@router.head("/blobs/{digest}", include_in_schema=False)
+async def has_blob(digest: str) -> Response:
+    """No blob is ever there, so that clients go on to upload it, and are told."""
+    return Response(status_code=404)
+
+
+@router.post("/blobs/{digest}", include_in_schema=False)
+async def put_blob(digest: str) -> Response:
+    """Refuse: a model's files are brought in on the server."""
+    message = "brim takes no uploads; create the model on the server, with brim create"
+    raise RequestError(message, status=501, code="not_supported")
+
+
+async def _done() -> AsyncGenerator[bytes]:
+    yield line({"status": "success"})
+
+
+def _copy(manager: ModelManager, source: str, destination: str) -> None:
+    _require_present(manager, source)
+    try:
+        manager.store.copy(source, destination)
+    except BrimError as error:
+        raise RequestError(str(error), param="destination") from error
+
+
+def _remove(manager: ModelManager, name: str) -> None:
+    _require_present(manager, name)
+    manager.store.remove(name)
+
+
+def _require_present(manager: ModelManager, name: str) -> None:
+    """Raises RequestError: 404 where the store has no such model."""
+    try:
+        found = name in manager.store
+    except BrimError:  # it cannot even be a name
+        found = False
+    if not found:
+        raise RequestError(
+            f"model '{name}' not found in the store; brim fetches none from Ollama's library: "
+            "bring it in on the server, with brim create",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )
+
+
+def _require_leaving(manager: ModelManager, name: str) -> None:
+    """Raises RequestError: 409 for a model that was named at the start."""
+    wanted = name.removesuffix(":latest").lower()
+    if any(status.stays and status.name.lower() == wanted for status in manager.statuses()):
+        raise RequestError(
+            f"'{name}' was named at brim's start and is in use; end it first, with brim stop", status=409, param="model"
+        )

@@ -1,0 +1,11 @@
+"""All of Ollama's endpoints."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from server.api.ollama import create, managing, models, show
+
+router = APIRouter()
+for part in (models, show, create, managing):
+    router.include_router(part.router)
