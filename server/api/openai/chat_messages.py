@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from server.api.openai.fields import NotYet, StrictModel
+from server.api.openai.fields import StrictModel, refused
 from server.errors import RequestError
 
 
@@ -80,8 +80,8 @@ class ChatMessage(StrictModel):
     refusal: str | None = None
     annotations: Any = None
     """Accepted and without effect: clients send an answer back with all that it came with."""
-    function_call: NotYet = None
-    audio: NotYet = None
+    function_call: Annotated[Any, refused("give tool_calls instead")] = None
+    audio: Annotated[Any, refused("no model here hears")] = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> ChatMessage:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from server.api.openai.chat_messages import ChatMessage, plain_messages
 from server.api.openai.chat_tools import MOST_TOOLS, FunctionTool, GivenChoice, offered
-from server.api.openai.fields import MOST_TOP_LOGPROBS, GenerationFields, NotYet
+from server.api.openai.fields import MOST_TOP_LOGPROBS, GenerationFields, refused
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.chat.task import ChatTask
 
@@ -35,12 +35,13 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     """`none` answers without reasoning; templates that know efforts are told, the others reason or do not."""
-    functions: NotYet = None
+    functions: Annotated[Any, refused("give tools instead")] = None
     function_call: Literal["none"] | None = None
-    audio: NotYet = None
-    prediction: NotYet = None
-    verbosity: NotYet = None
-    web_search_options: NotYet = None
+    audio: Annotated[Any, refused("no model here speaks")] = None
+    moderation: Annotated[Any, refused("nothing here moderates")] = None
+    prediction: Annotated[Any, refused("predictions are not used; prompt lookup speculates by itself")] = None
+    verbosity: Annotated[Any, refused("say in the prompt how long the answer should be")] = None
+    web_search_options: Annotated[Any, refused("nothing here searches the web")] = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> ChatRequest:

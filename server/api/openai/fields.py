@@ -1,6 +1,6 @@
 """The request fields that chat completions and completions share, and their translation into the engine's form.
 
-Every field of OpenAI's reference is here or in the endpoint's own schema: honoured, refused by name (`NotYet`), or
+Every field of OpenAI's reference is here or in the endpoint's own schema: honoured, refused by name (`refused`), or
 accepted because it means nothing on one's own machine (`MeaninglessFields`). Any other field is refused by name.
 """
 
@@ -42,6 +42,7 @@ class MeaninglessFields(StrictModel):
     service_tier: Any = None
     safety_identifier: Any = None
     prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
 
 
@@ -53,13 +54,18 @@ class StreamOptions(StrictModel):
     """Accepted and without effect: it pads events against eavesdroppers on a network."""
 
 
-def _refuse(value: Any) -> None:
-    if value not in (None, [], {}):
-        raise ValueError("brim does not support it yet")
+def refused(reason: str) -> BeforeValidator:
+    """Marks a field that is known and cannot be honoured: any value but null is refused for this reason."""
+
+    def refuse(value: Any) -> None:
+        if value is not None:
+            raise ValueError(reason)
+
+    return BeforeValidator(refuse)
 
 
-NotYet = Annotated[Any, BeforeValidator(_refuse)]
-"""A field that is known and has its place to come: anything but null, [] and {} is refused."""
+NotYet = Annotated[Any, refused("brim does not support it")]
+"""A known field that has no meaning here yet, and needs no further reason."""
 
 
 def _one_or_many(value: Any) -> Any:
