@@ -69,7 +69,8 @@ class ChatFormat(ABC):
 
     def recognises(self, template: str) -> bool:
         """Whether a chat template's source is written for this format."""
-        return bool(self.telling) and all(text in template for text in self.telling)
+        plain = template.replace('\\"', '"')
+        return bool(self.telling) and all(text in plain for text in self.telling)
 
     def open_reasoning(self, prompt: str) -> str | None:
         """The mark that ends the reasoning in which a prompt leaves the answer to begin; None where it does not."""

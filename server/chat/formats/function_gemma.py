@@ -86,9 +86,8 @@ class FunctionGemma(ChatFormat):
         def argument(parameter: Parameter, rule: str) -> str:
             key = literal(parameter.name + ":")
             if parameter.is_text:
-                return f"{rule}: {key} {quote} {rule}_text\n" + text_until(
-                    self.dialect.quote, parameter, f"{rule}_text"
-                )
+                text = text_until(self.dialect.quote, special, parameter, f"{rule}_text")
+                return f"{rule}: {key} {quote} {rule}_text\n{text}"
             return f"{rule}: {key} {json_value(parameter.schema)}"
 
         rules = sequence("call", f"{opening} call", parallel=parallel)

@@ -22,8 +22,8 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 class HermesReader(MarkedJsonReader):
     """Each call has tags of its own."""
 
-    opens = (OPEN,)
-    closes = (CLOSE,)
+    opens = (OPEN, "<tool_calls>")
+    closes = (CLOSE, "</tool_calls>")
 
 
 class Hermes(ChatFormat):

@@ -105,12 +105,12 @@ def separate_arguments(
     return "\n".join(rules) + "\n"
 
 
-def text_until(end: str, parameter: Parameter, rule: str) -> str:
+def text_until(end: str, special: Mapping[str, int], parameter: Parameter, rule: str) -> str:
     """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it."""
     schema = parameter.schema
     choices: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
     if choices:
-        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {literal(end)}"
+        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(end, special)}"
     constraints: list[str] = []
     if "pattern" in schema:
         constraints.append(_pattern(schema["pattern"]))
@@ -119,7 +119,10 @@ def text_until(end: str, parameter: Parameter, rule: str) -> str:
     elif constraints:
         constraints.append("/[^<]*/")
     terminal = rule.upper()
-    return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {' & '.join(constraints) or '/(?s:.*)/'}"
+    head = (
+        f"{rule}: {terminal} {mark(end, special)}" if end in special else f"{rule}[suffix={literal(end)}]: {terminal}"
+    )
+    return f"{head}\n{terminal}: {' & '.join(constraints) or '/(?s:.*)/'}"
 
 
 def _pattern(pattern: str) -> str:

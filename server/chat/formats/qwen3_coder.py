@@ -115,7 +115,7 @@ class Qwen3Coder(ChatFormat):
             head = literal(f"{ARGUMENT}{parameter.name}>\n")
             end = f"\n{ARGUMENT_END}\n"
             if parameter.is_text:
-                return f"{rule}: {head} {rule}_text\n" + text_until(end, parameter, f"{rule}_text")
+                return f"{rule}: {head} {rule}_text\n" + text_until(end, special, parameter, f"{rule}_text")
             return f"{rule}: {head} {json_value(parameter.schema)} {literal(end)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:

@@ -29,12 +29,12 @@ class Reader(OutputParser):
     def __init__(self, tools: Sequence[Tool], *, reasons: bool) -> None:
         self.reasons = reasons
         self.tools = {tool.name: tool for tool in tools}
-        self._text = ""
+        self._rest = ""
         self._over = False
         self._unsure = ""
         self._space = ""
         self._events: list[Event] = []
-        self._calls = 0
+        self._call_count = 0
         self._steps = self._run()
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Reader(OutputParser):
 
     def push(self, text: str) -> list[Event]:
         """Go on reading with this text too."""
-        self._text += text
+        self._rest += text
         return self._advance()
 
     def finish(self) -> list[Event]:
@@ -76,7 +76,7 @@ class Reader(OutputParser):
     @property
     def cut_short(self) -> bool:
         """Whether the text is over, all of it consumed."""
-        return self._over and not self._text
+        return self._over and not self._rest
 
     @property
     def unsure(self) -> str:
@@ -113,8 +113,8 @@ class Reader(OutputParser):
         """A call begins for certain; returns what takes its arguments' text, which settles what was consumed."""
         self.settle()
         self._space = ""
-        index = self._calls
-        self._calls += 1
+        index = self._call_count
+        self._call_count += 1
         self._events.append(CallStart(index, name))
 
         def pass_on(text: str) -> None:
@@ -135,28 +135,28 @@ class Reader(OutputParser):
 
     def at_end(self) -> Generator[None, None, bool]:
         """Whether there is no more text to come."""
-        while not self._text:
+        while not self._rest:
             if not (yield from self.more()):
                 return True
         return False
 
     def take(self, count: int) -> str:
         """Consume that many characters."""
-        text, self._text = self._text[:count], self._text[count:]
+        text, self._rest = self._rest[:count], self._rest[count:]
         self._unsure += text
         return text
 
     def put_back(self, text: str) -> None:
         """Have what was just consumed be read again."""
-        self._text = text + self._text
+        self._rest = text + self._rest
         self._unsure = self._unsure.removesuffix(text)
 
     def until(self, marks: Sequence[str], pass_on: Callable[[str], None]) -> Generator[None, None, str]:
         """Pass on the text before the first of `marks` and consume the mark; returns it, or "" at the text's end."""
         marks = tuple(marks)
         while True:
-            found = _pattern(marks).search(self._text) if marks else None
-            held = len(self._text) if self._over else _possible_mark(self._text, marks)
+            found = _pattern(marks).search(self._rest) if marks else None
+            held = len(self._rest) if self._over else _possible_mark(self._rest, marks)
             if found and found.start() < held:
                 self._pass_on(found.start(), pass_on)
                 return self.take(len(found.group()))
@@ -165,21 +165,21 @@ class Reader(OutputParser):
                 return ""
 
     def _pass_on(self, count: int, pass_on: Callable[[str], None]) -> None:
-        text, self._text = self._text[:count], self._text[count:]
+        text, self._rest = self._rest[:count], self._rest[count:]
         if text:
             pass_on(text)
 
     def one_of(self, marks: Sequence[str]) -> Generator[None, None, str]:
         """Consume the longest of `marks` that the text goes on with; returns it, or "" and consumes nothing."""
-        while any(len(mark) > len(self._text) and mark.startswith(self._text) for mark in marks):
+        while any(len(mark) > len(self._rest) and mark.startswith(self._rest) for mark in marks):
             if not (yield from self.more()):
                 break
-        fitting = [mark for mark in marks if self._text.startswith(mark)]
+        fitting = [mark for mark in marks if self._rest.startswith(mark)]
         return self.take(len(max(fitting, key=len))) if fitting else ""
 
     def characters(self, count: int) -> Generator[None, None, str]:
         """Consume that many characters; fewer where the text ends."""
-        while len(self._text) < count and (yield from self.more()):
+        while len(self._rest) < count and (yield from self.more()):
             pass
         return self.take(count)
 
@@ -187,9 +187,9 @@ class Reader(OutputParser):
         """Consume characters as long as each matches `characters`; returns them."""
         taken = ""
         while True:
-            count = next((at for at, char in enumerate(self._text) if not characters.match(char)), len(self._text))
+            count = next((at for at, char in enumerate(self._rest) if not characters.match(char)), len(self._rest))
             taken += self.take(count)
-            if self._text or not (yield from self.more()):
+            if self._rest or not (yield from self.more()):
                 return taken
 
     def space(self) -> Generator[None, None, str]:
@@ -200,7 +200,7 @@ class Reader(OutputParser):
         """Consume a JSON value, passed on as it grows; False where it breaks or the text ends within."""
         scanner = JsonScanner()
         while True:
-            count, value = scanner.feed(self._text)
+            count, value = scanner.feed(self._rest)
             self.take(count)
             if value:
                 pass_on(value)
@@ -220,10 +220,10 @@ class Reader(OutputParser):
 
     def peek(self, mark: str) -> Generator[None, None, bool]:
         """Whether the text goes on with `mark`; consumes nothing."""
-        while len(self._text) < len(mark) and mark.startswith(self._text):
+        while len(self._rest) < len(mark) and mark.startswith(self._rest):
             if not (yield from self.more()):
                 return False
-        return self._text.startswith(mark)
+        return self._rest.startswith(mark)
 
     # Parts that many formats have
 
@@ -263,8 +263,8 @@ class Reader(OutputParser):
         for mark in marks:
             if (yield from self.one_of((mark,))):
                 yield from self.space()
-            elif self._over and mark.startswith(self._text):
-                self.take(len(self._text))
+            elif self._over and mark.startswith(self._rest):
+                self.take(len(self._rest))
         self.settle()
 
     def name(self) -> Generator[None, None, str]:
