@@ -18,6 +18,7 @@ from server.api.auth import LOCAL_ORIGIN, Guard
 from server.api.limits import BodyLimit, Gate, Traffic
 from server.api.ollama import routes as ollama
 from server.api.openai import chat, completions, embeddings, models
+from server.api.openai.responses import routes as responses
 from server.api.reference import document
 from server.api.request_log import HEADER as REQUEST_ID
 from server.api.request_log import RequestLog
@@ -71,6 +72,7 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
         rerank,
         llama_server,
         unsupported,
+        responses,
         models,
         messages,
         ollama,

@@ -109,6 +109,12 @@ class Settings(BaseSettings):
     """How long a model that a request named stays loaded after its last request."""
     max_models: int | None = Field(default=None, ge=1)
     """How many models may be loaded at once; by default three, beside those named at the start."""
+    responses_file: Path = Field(default_factory=lambda: _in_home("responses.db"))
+    """Where responses of OpenAI's Responses protocol are kept, unless a request says not to."""
+    responses_days: float = Field(default=30.0, gt=0)
+    """How many days a response is kept after it was made or last gone on from."""
+    responses_max: Size = 256 * 1024**2
+    """Largest sum of all kept responses; the longest unused ones make room."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""
     body_budget: Size = 256 * 1024**2

@@ -1,0 +1,1 @@
+"""OpenAI's Responses: conversations as lists of items, answered, streamed and kept."""

@@ -1,0 +1,165 @@
+"""What a request for a response says beside its input: tools, the form of the answer, how much to think for it.
+
+Source: https://platform.openai.com/docs/api-reference/responses/create
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import Field, field_validator
+
+from server.api.openai.fields import NotYet, StrictModel
+from server.api.tagged import tagged
+from server.chat.tools import NamedTool, Tool, ToolChoice
+from server.engine.messages import Grammar
+
+MOST_TOOLS = 256
+_EFFORTS = {"xhigh": "high", "max": "high"}
+"""Templates that know efforts know three."""
+
+
+class FunctionTool(StrictModel):
+    """A function that may be called."""
+
+    type: Literal["function"]
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_.-]+$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON Schema; none stands for no arguments."""
+    strict: bool | None = None
+    """Without effect: calls always fit their schema."""
+    defer_loading: bool | None = None
+    allowed_callers: list[str] | None = None
+    output_schema: NotYet = None
+    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+
+    @field_validator("defer_loading")
+    @classmethod
+    def _at_once(cls, value: bool | None) -> bool | None:
+        if value:
+            raise ValueError("brim has no tool search: every tool is shown to the model; leave it false")
+        return value
+
+    @field_validator("allowed_callers")
+    @classmethod
+    def _directly(cls, value: list[str] | None) -> list[str] | None:
+        if value and "direct" not in value:
+            raise ValueError("only the model itself can call a tool; leave it out or allow 'direct'")
+        return value
+
+    def tool(self) -> Tool:
+        """The tool as all protocols share it."""
+        if self.parameters is None:
+            return Tool(self.name, self.description or "")
+        return Tool(self.name, self.description or "", self.parameters)
+
+
+AnyTool = Annotated[FunctionTool, tagged("tool", {"function": FunctionTool})]
+
+
+class FunctionChoice(StrictModel):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class AllowedTools(StrictModel):
+    """Only some of `tools` may be called."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[Annotated[FunctionChoice, tagged("tool", {"function": FunctionChoice})]], Field(min_length=1)]
+
+
+GivenChoice = (
+    Literal["none", "auto", "required"]
+    | Annotated[
+        FunctionChoice | AllowedTools,
+        tagged("tool choice", {"function": FunctionChoice, "allowed_tools": AllowedTools}),
+    ]
+)
+
+
+def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools that may be called, and which must be."""
+    found = tuple(tool.tool() for tool in tools or ())
+    match choice:
+        case FunctionChoice():
+            return found, NamedTool(choice.name)
+        case AllowedTools():
+            names = {one.name for one in choice.tools}
+            return tuple(tool for tool in found if tool.name in names), choice.mode
+        case _:
+            return found, choice or "auto"
+
+
+class PlainText(StrictModel):
+    """Any text."""
+
+    type: Literal["text"] = "text"
+
+    def grammar(self) -> None:
+        """Text is not constrained."""
+
+
+class JsonObject(StrictModel):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    def grammar(self) -> Grammar:
+        """The constraint for the engine."""
+        return Grammar("json_object", "")
+
+
+class JsonSchema(StrictModel):
+    """JSON that a schema holds for. The name and the description serve the caller."""
+
+    type: Literal["json_schema"]
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+    """Without effect: a schema always holds."""
+
+    def grammar(self) -> Grammar:
+        """The constraint for the engine."""
+        return Grammar("json_schema", msgspec.json.encode(self.schema_).decode())
+
+
+AnyFormat = Annotated[
+    PlainText | JsonObject | JsonSchema,
+    tagged("text format", {"text": PlainText, "json_object": JsonObject, "json_schema": JsonSchema}),
+]
+
+
+class TextOptions(StrictModel):
+    """The form of the answer's text."""
+
+    format: AnyFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """Told to the model's template, which may know it."""
+
+
+class ReasoningOptions(StrictModel):
+    """How much to think before answering."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """`none` answers without thinking; templates that know efforts are told, the others think or do not."""
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Without effect: thoughts are given whole."""
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    """The former name of `summary`."""
+    context: NotYet = None
+    mode: NotYet = None
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether to think; None leaves it to the template."""
+        return None if self.effort is None else self.effort != "none"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the template is told."""
+        return {"reasoning_effort": _EFFORTS.get(self.effort, self.effort)} if self.effort else {}
