@@ -28,6 +28,9 @@ CHECKPOINT = ROOT / "demo" / "checkpoint"
 CLIENT = httpx.Client(trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 START_WITHIN = 240.0
 END_WITHIN = 60.0
+FILL_TOKENS = {"pre": 2040, "suf": 2041, "mid": 2042}
+CONTROL_TOKEN = 3
+"""GGUF's token type."""
 
 
 @dataclass
@@ -135,6 +138,37 @@ def wait_until_healthy(server: RunningServer) -> None:
 def demo_server(start_server: StartServer, demo_gguf: Path) -> RunningServer:
     """A server with the demo model, shared by the tests that leave it as it was."""
     return start_server(demo_gguf, "--ctx", "512", "--parallel", "4")
+
+
+@pytest.fixture(scope="session")
+def filler_gguf(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with three tokens of its vocabulary declared to be fill-in-the-middle markers."""
+    from converter.gguf_format import Field, ValueType, encode_header
+    from converter.gguf_info import read_gguf_info
+
+    info = read_gguf_info(demo_gguf)
+    marks = {f"tokenizer.ggml.fim_{mark}_token_id": Field.u32(token) for mark, token in FILL_TOKENS.items()}
+    kinds = list(info.fields["tokenizer.ggml.token_type"].value)
+    for token in FILL_TOKENS.values():
+        kinds[token] = CONTROL_TOKEN
+    marks["tokenizer.ggml.token_type"] = Field.array(ValueType.INT32, kinds)
+    header = encode_header({**info.fields, **marks}, info.tensors)
+    target = tmp_path_factory.mktemp("gguf") / "filler.gguf"
+    target.write_bytes(header + demo_gguf.read_bytes()[info.data_start :])
+    return target
+
+
+@pytest.fixture(scope="session")
+def text_server(
+    start_server: StartServer, demo_gguf: Path, filler_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunningServer:
+    """A server with models of all kinds: `demo`, `filler`, and the random `encoder` and `reranker`."""
+    from tests.reference.random_bert import Bert
+
+    folder = tmp_path_factory.mktemp("gguf")
+    encoder = Bert("mean").write(folder / "encoder.gguf")
+    reranker = Bert("rank").write(folder / "reranker.gguf")
+    return start_server(demo_gguf, filler_gguf, encoder, reranker, "--ctx", "512", "--parallel", "4")
 
 
 @pytest.fixture(scope="session")

@@ -229,6 +229,8 @@ class Runner:
 
     def _take(self, sequence: Sequence, choice: Choice, now: float) -> Delta | None:
         """Add the chosen tokens to a sequence, up to where it ends."""
+        if choice.tokens and sequence.request.ask.max_tokens == 0:  # only the prompt was to be computed
+            return self._last(sequence, "length", "", choice, 0, now)
         text = ""
         for i, token in enumerate(choice.tokens):
             sequence.chosen += 1

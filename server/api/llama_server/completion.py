@@ -15,7 +15,6 @@ from server.api.llama_server.completion_request import (
     CompletionRequest,
     InfillRequest,
     Prompt,
-    PromptObject,
     SamplingFields,
 )
 from server.api.llama_server.settings import generation_settings
@@ -170,8 +169,6 @@ async def _tokens(prompt: Prompt, model: LoadedModel) -> str | list[int]:
     """A prompt for the engine: a list that mixes ids and texts becomes ids, and only a text at its head gets a BOS."""
     if isinstance(prompt, str):
         return prompt
-    if isinstance(prompt, PromptObject):
-        return prompt.prompt_string
     found: list[int] = []
     for place, part in enumerate(prompt):
         found += [part] if isinstance(part, int) else (await model.engine.tokenize(part, add_special=place == 0)).tokens

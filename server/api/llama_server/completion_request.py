@@ -49,18 +49,39 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 Mixed = Annotated[list[Token | str], Field(min_length=1)]
 
 
-class PromptObject(StrictModel):
-    """A prompt as an object, which is how media would come along."""
-
-    prompt_string: str
-    multimodal_data: Annotated[Any, _off([])] = None
+Prompt = str | Mixed
 
 
-Prompt = str | Mixed | PromptObject
-Prompts = Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MOST_PROMPTS)]
+def _without_objects(value: Any) -> Any:
+    """A prompt may be an object, so that media can come along: its text in its place. Raises ValueError for media."""
+    if isinstance(value, list):
+        parts: list[Any] = value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
+        return [_without_objects(part) for part in parts]
+    if not isinstance(value, dict):
+        return value
+    given: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] -- JSON has no other keys
+    if given.get("multimodal_data"):
+        raise ValueError("brim takes no multimodal_data here: send media in a chat message")
+    if "prompt_string" not in given:
+        raise ValueError("a prompt that is an object needs prompt_string")
+    return given["prompt_string"]
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has no tuples."""
+    if not isinstance(value, list):
+        return value
+    pairs: list[Any] = value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
+    return [tuple(pair) if isinstance(pair, list) else pair for pair in pairs]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+Prompts = Annotated[
+    Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MOST_PROMPTS)], BeforeValidator(_without_objects)
+]
 StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP_STRING)]
 Bias = float | Literal[False]
 """What is added to a token's logit; false bans it."""
+Biases = Annotated[list[tuple[Token | str, Bias]] | dict[str, Bias], BeforeValidator(_as_tuples)]
 
 
 class SamplingFields(StrictModel):
@@ -85,7 +106,7 @@ class SamplingFields(StrictModel):
     repeat_last_n: int | None = Field(None, ge=-1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: list[tuple[Token | str, Bias]] | dict[str, Bias] | None = None
+    logit_bias: Biases | None = None
     """Pairs of a token, or a text whose tokens are all meant, and what to add to its logit."""
     ignore_eos: bool = False
     grammar: str | None = None

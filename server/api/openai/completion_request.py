@@ -22,11 +22,20 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 
 
-def of_right_kind(value: Any) -> Any:
-    """Tell at once, and in few words, what is neither a text nor a list. Raises ValueError."""
-    if isinstance(value, str) or (isinstance(value, list) and value):
-        return value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
-    raise ValueError("it should be a text, a list of token ids, or a list of either")
+def of_right_kind(value: Any, most: int) -> Any:
+    """Tell at once, and in few words, what is neither a text nor a list, or holds more than `most` of them.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError("it should be a text, a list of token ids, or a list of either")
+    items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] -- its items are checked next
+    if len(items) > most and not isinstance(items[0], int):
+        raise ValueError(f"it has {len(items)} entries; give at most {most}")
+    return items
 
 
 def one_or_several(given: str | list[int] | list[str | list[int]]) -> list[str | list[int]]:
@@ -52,7 +61,7 @@ class CompletionRequest(GenerationFields):
     @field_validator("prompt", mode="before")
     @classmethod
     def _right_kind(cls, value: Any) -> Any:
-        return of_right_kind(value)
+        return of_right_kind(value, MOST_PROMPTS)
 
     @model_validator(mode="after")
     def _fields_fit(self) -> CompletionRequest:

@@ -31,7 +31,7 @@ class EmbeddingRequest(MeaninglessFields):
     @field_validator("input", mode="before")
     @classmethod
     def _right_kind(cls, value: Any) -> Any:
-        return of_right_kind(value)
+        return of_right_kind(value, MOST_INPUTS)
 
 
 class EmbeddingObject(msgspec.Struct):
