@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, PlainValidator
+from pydantic import BaseModel, WrapValidator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ def tagged(
     *,
     refused: Mapping[str, str] | None = None,
     untagged: Callable[[dict[str, Any]], str | None] = lambda value: None,
-) -> PlainValidator:
+) -> WrapValidator:
     """Make a validator that chooses a field's model by its value's type.
 
     A field is declared as `Annotated[A | B, tagged("shape", {"a": A, "b": B})]`.
@@ -30,9 +30,9 @@ def tagged(
         untagged: gives the `type` of an object that has none, or None.
     """
 
-    def validate(value: Any) -> BaseModel:
+    def validate(value: Any, untold: Callable[[Any], Any]) -> BaseModel:
         if not isinstance(value, dict):
-            raise ValueError(f"it should be a {what}, which is an object with a type")
+            raise ValueError(f"it should be {_a(what)}, which is an object with a type")
         given: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
         kind = str(given.get("type") or untagged(given) or "")
         if kind in models:
@@ -43,7 +43,11 @@ def tagged(
         raise ValueError(
             f"brim takes no {what} of type '{kind}'; there are {there}"
             if kind
-            else f"a {what} needs a type; there are {there}"
+            else f"{_a(what)} needs a type; there are {there}"
         )
 
-    return PlainValidator(validate, json_schema_input_type=Union[tuple(models.values())])  # noqa: UP007 -- made here
+    return WrapValidator(validate)
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
