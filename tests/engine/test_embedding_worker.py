@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from converter.gguf_format import Field, Fields
 from server.engine.messages import Generate, Placement
 from server.errors import RequestError
 from tests.reference.random_bert import CLS, SEP, Bert
@@ -85,6 +86,20 @@ async def test_scores_are_those_of_the_classification_head(start_engine: StartEn
         tokens = [CLS, *asked, SEP, *(await engine.tokenize(text)).tokens, SEP]
         assert len(tokens) == count
         assert np.abs(vector - bert.embed(tokens)).max() < 0.02
+
+
+async def test_a_files_own_form_for_ranking_is_kept(start_engine: StartEngine, tmp_path: Path) -> None:
+    class Formed(Bert):
+        def metadata(self) -> Fields:
+            form = Field.string("[CLS]about {query}: {document}[SEP]")
+            return super().metadata() | {"tokenizer.chat_template.rerank": form}
+
+    engine = await start_bert(start_engine, tmp_path, Formed("rank"))
+    answer = await engine.embed(["a {query}"], query="x {document}")
+    tokens = (await engine.tokenize("[CLS]about x {document}: a {query}[SEP]")).tokens
+    assert tokens[0] == CLS
+    assert answer.token_counts == [len(tokens)]
+    assert np.abs(vectors(answer)[0] - Bert("rank").embed(tokens)).max() < 0.02
 
 
 async def test_a_decoder_gives_the_mean_of_its_tokens_also_of_inputs_longer_than_a_batch(
