@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 from server.offload.bindings import libggml
 from server.offload.ggml import Ggml
+from server.offload.switchboard import Switchboard
 
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 _MMAP_THRESHOLD = 128 << 10
 """glibc's own default, in bytes."""
 
 
 def main() -> None:
     """Serve until the process is ended."""
-    endpoint, threads, names = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-    os.dup2(2, 1)  # llama.cpp prints who comes and goes to standard output
+    (host, _, port), threads, names = sys.argv[1].rpartition(":"), int(sys.argv[2]), sys.argv[3:]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # llama.cpp prints who comes and goes to standard output
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     ggml = Ggml(libggml)
     try:
         devices = chosen_devices(ggml, names)
     except LookupError as error:
         sys.exit(f"error: {error.args[0]}")
     give_memory_back()
-    ggml.serve_rpc(endpoint, devices, threads)
-    sys.exit(f"error: {endpoint} cannot be listened on; another program may use the port")
+    try:
+        Switchboard(lambda endpoint: ggml.serve_rpc(endpoint, devices, threads)).run(host, int(port))
+    except OSError as error:
+        sys.exit(f"error: {host}:{port} cannot be listened on: {error.strerror}")
 
 
 def chosen_devices(ggml: Ggml, names: list[str]) -> list[int]:
@@ -54,6 +59,7 @@ def give_memory_back() -> None:
     c_library = ctypes.CDLL(None)
     if hasattr(c_library, "mallopt"):
         c_library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+        c_library.mallopt(_M_ARENA_MAX, 1)
 
 
 if __name__ == "__main__":
