@@ -46,13 +46,13 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
         ggml.call("ggml_backend_cpu_set_n_threads", backend, threads)
     bandwidth: dict[str, float] = {}
     for label, number in GGML_TYPES.items():
-        with _products(ggml, backend, number, ROWS, 1, MATRICES) as (graph, nbytes, _):
-            bandwidth[label] = nbytes / _fastest(ggml, backend, graph)
+        with _products(ggml, backend, number, ROWS, 1, MATRICES) as (graph, nbytes, _, last):
+            bandwidth[label] = nbytes / _fastest(ggml, backend, graph, last)
     attention = _attention(ggml, device, backend)
-    with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, _):
-        call = _fastest(ggml, backend, graph)
-    with _products(ggml, backend, GGML_TYPES["q4_K"], ROWS, PREFILL_TOKENS, 1) as (graph, nbytes, matrix):
-        seconds = _fastest(ggml, backend, graph)
+    with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, _, last):
+        call = _fastest(ggml, backend, graph, last)
+    with _products(ggml, backend, GGML_TYPES["q4_K"], ROWS, PREFILL_TOKENS, 1) as (graph, nbytes, matrix, last):
+        seconds = _fastest(ggml, backend, graph, last)
         link = _link(ggml, matrix, nbytes)
         after = used_by_this_process(pci)
     ggml.call("ggml_backend_free", backend)
@@ -91,23 +91,24 @@ def _allocated(ggml: Ggml, context: int, backend: int) -> Generator[None]:
 @contextlib.contextmanager
 def _products(
     ggml: Ggml, backend: int, matrix_type: int, rows: int, tokens: int, matrices: int
-) -> Generator[tuple[int, int, int]]:
-    """A graph of `matrices` independent products on a device; gives it, the weights' bytes and one matrix."""
+) -> Generator[tuple[int, int, int, int]]:
+    """A graph of independent products on a device; gives it, the weights' bytes, the last matrix and its product."""
     with _graph(ggml) as (context, graph):
-        nbytes = matrix = 0
+        nbytes = matrix = product = 0
         for _ in range(matrices):
             matrix = ggml.pointer("ggml_new_tensor_2d", context, matrix_type, COLUMNS, rows)
             vector = ggml.pointer("ggml_new_tensor_2d", context, F32, COLUMNS, tokens)
-            ggml.call("ggml_build_forward_expand", graph, ggml.pointer("ggml_mul_mat", context, matrix, vector))
+            product = ggml.pointer("ggml_mul_mat", context, matrix, vector)
+            ggml.call("ggml_build_forward_expand", graph, product)
             nbytes += ggml.size(matrix)
         with _allocated(ggml, context, backend):
-            yield graph, nbytes, matrix
+            yield graph, nbytes, matrix, product
 
 
 def _attention(ggml: Ggml, device: int, backend: int) -> float:
     """Bytes of F16 keys and values that attention reads a second; 0 where the device has no flash attention."""
     with _graph(ggml) as (context, graph):
-        nbytes = 0
+        nbytes = out = 0
         for _ in range(ATTENTION_LAYERS):
             queries = ggml.pointer("ggml_new_tensor_3d", context, F32, HEAD, 1, HEADS)
             keys = ggml.pointer("ggml_new_tensor_3d", context, GGML_TYPES["f16"], HEAD, DEPTH, KV_HEADS)
@@ -119,11 +120,15 @@ def _attention(ggml: Ggml, device: int, backend: int) -> float:
             ggml.call("ggml_build_forward_expand", graph, out)
             nbytes += ggml.size(keys) + ggml.size(values)
         with _allocated(ggml, context, backend):
-            return nbytes / _fastest(ggml, backend, graph)
+            return nbytes / _fastest(ggml, backend, graph, out)
 
 
-def _fastest(ggml: Ggml, backend: int, graph: int) -> float:
-    """Seconds of the fastest computation of a graph."""
+def _fastest(ggml: Ggml, backend: int, graph: int, last: int) -> float:
+    """Seconds of the fastest computation of a graph.
+
+    The result is read each time from its `last` tensor: only that waits for a remote device, which computes behind.
+    """
+    result = ctypes.create_string_buffer(4)
     best = float("inf")
     end = time.perf_counter() + SECONDS
     while best == float("inf") or time.perf_counter() < end:
@@ -131,16 +136,18 @@ def _fastest(ggml: Ggml, backend: int, graph: int) -> float:
         if ggml.call("ggml_backend_graph_compute", backend, graph) != 0:
             raise OSError("the device failed while it was measured")
         ggml.call("ggml_backend_synchronize", backend)
+        ggml.call("ggml_backend_tensor_get", last, result, 0, len(result))
         best = min(best, time.perf_counter() - start)
     return best
 
 
 def _link(ggml: Ggml, tensor: int, nbytes: int) -> float:
     """Bytes a second from the host into a tensor on the device."""
-    data = ctypes.create_string_buffer(nbytes)
+    data, first = ctypes.create_string_buffer(nbytes), ctypes.create_string_buffer(4)
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
         ggml.call("ggml_backend_tensor_set", tensor, data, 0, nbytes)
+        ggml.call("ggml_backend_tensor_get", tensor, first, 0, len(first))
         best = min(best, time.perf_counter() - start)
     return nbytes / best
