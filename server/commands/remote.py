@@ -38,7 +38,31 @@ def ps(host: Host = None, port: Port = None, api_key: ApiKey = None) -> None:
             _duration(model["uptime"]),
             "stays" if model["until"] is None else f"in {_duration(model['until'])}",
         )
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    if any(model["devices"] for model in models):
+        console.print("", _holdings(models))
+
+
+def _holdings(models: list[dict[str, Any]]) -> Table:
+    """What each model was planned to hold on each device, and what it does hold."""
+    table = Table("NAME", "DEVICE", box=None, pad_edge=False)
+    for heading in ("LAYERS", "PLANNED", "ALLOCATED"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for model in models:
+        for device in model["devices"]:
+            planned, allocated = device["planned_bytes"], device["allocated_bytes"]
+            off = f"{(allocated - planned) / max(planned, 1):+.1%} of the plan" if device["deviates"] else ""
+            table.add_row(
+                model["name"],
+                device["name"],
+                "" if device["layers"] is None else str(device["layers"]),
+                format_size(planned) if planned is not None else "not as planned",
+                format_size(allocated),
+                f"warning: {off}" if off else "",
+            )
+    return table
 
 
 def stop(

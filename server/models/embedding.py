@@ -12,6 +12,8 @@ from server.offload import Choice, Wish, choose
 from server.offload.placing import read_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converter.gguf_info import GGUFInfo
     from server.models.resolve import ModelSource
     from server.settings import Settings
@@ -53,10 +55,13 @@ def require(source: ModelSource, purpose: Purpose) -> None:
         raise RequestError(f"{name} generates no text; it {what}", code=code, param="model")
 
 
-def plan_embedder(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Choice]:
+def plan_embedder(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> tuple[LoadSpec, Choice]:
     """All that a worker is told that gives embeddings.
 
     Where every token sees every other, an input must be computed in one go: the batch is then as long as the longest.
+
+    Args:
+        held: bytes that other models hold, by llama.cpp's name of the device's memory.
 
     Raises:
         BrimError: the file cannot be read.
@@ -67,7 +72,7 @@ def plan_embedder(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Ch
     own = int(info.get(f"{family}.context_length", LONGEST_IN_ONE_GO))
     context = min(own, settings.ctx or (LONGEST_IN_ONE_GO if in_one_go else LONGEST_IN_PARTS))
     batch = context if in_one_go else min(BATCH, context)
-    wish = Wish(context=context, gpu_layers=settings.gpu_layers, vram_budget=settings.vram_budget)
+    wish = Wish(context=context, gpu_layers=settings.gpu_layers, vram_budget=settings.vram_budget, held=held)
     choice = choose(source.path, wish, rpc=settings.rpc)
     spec = LoadSpec(
         path=str(source.path),

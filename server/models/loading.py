@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -18,12 +19,15 @@ from server.models.embedding import plan_embedder
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
 from server.offload import Choice, Wish, choose, learn, step_down
+from server.offload.holding import Holding, holdings
+from server.sizes import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from server.engine.client import Progress
     from server.engine.messages import ModelInfo
+    from server.models.ledger import Ledger
     from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,12 +35,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can answer."""
+    """A model that can answer.
+
+    Attributes:
+        loaded_at: by the monotonic clock.
+        holdings: what each device holds of it, planned and allocated.
+        predicted: tokens a second for one request alone; None where what was loaded is not what was planned.
+    """
 
     source: ModelSource
     engine: Engine
     template: ChatTemplate
     loaded_at: float
+    holdings: tuple[Holding, ...] = ()
+    predicted: float | None = None
 
     @property
     def name(self) -> str:
@@ -58,21 +70,34 @@ class LoadedModel:
 
 
 async def load(
-    source: ModelSource, settings: Settings, on_progress: Progress, *, embedding: bool = False
+    source: ModelSource, settings: Settings, on_progress: Progress, ledger: Ledger, *, embedding: bool = False
 ) -> LoadedModel:
     """Start an engine for a model: decide what goes where, then read its weights.
 
     Where a device turns out to have too little memory, it is tried again with less on the devices. With `embedding`,
     it gives embeddings instead of text.
 
+    Args:
+        ledger: says what other models hold, and is told what this one does.
+
     Raises:
         LoadError: it could not be loaded.
     """
-    try:
-        spec, choice = await asyncio.to_thread(plan_embedder if embedding else _plan, source, settings)
-    except BrimError as error:
-        raise LoadError(f"{source.name} could not be loaded: {error}") from error
-    engine = await _start(spec, on_progress)
+    async with AsyncExitStack() as turn:
+        await turn.enter_async_context(ledger.turn)
+        try:
+            plan = plan_embedder if embedding else _plan
+            spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
+        except BrimError as error:
+            raise LoadError(f"{source.name} could not be loaded: {error}") from error
+        if not spec.placement.devices:  # there is nothing that the next model's plan would have to wait for
+            await turn.aclose()
+        engine = await _start(spec, on_progress)
+        as_planned = engine.spec.placement == choice.placement and not spec.draft_path
+        shares = choice.shares if as_planned else [replace(share, planned=None) for share in choice.shares]
+        held = holdings(shares, engine.info.device_bytes)
+        ledger.enter(engine, held)
+    _compare(spec.name, held)
     if engine.spec.placement != spec.placement:
         await asyncio.to_thread(learn, choice, engine.spec.placement)
     info = engine.info
@@ -80,7 +105,22 @@ async def load(
         source.template if source.template is not None else info.chat_template,
         {"bos_token": info.bos_token, "eos_token": info.eos_token},
     )
-    return LoadedModel(source, engine, template, time.monotonic())
+    return LoadedModel(
+        source, engine, template, time.monotonic(), held, choice.tokens_per_second if as_planned else None
+    )
+
+
+def _compare(name: str, held: Sequence[Holding]) -> None:
+    """Warn of each device that holds notably more or less than was planned."""
+    for holding in held:
+        if holding.deviates and holding.share.planned is not None:
+            logger.warning(
+                "%s: %s holds %s, where %s was planned",
+                name,
+                holding.share.device,
+                format_size(holding.allocated),
+                format_size(holding.share.planned),
+            )
 
 
 async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
@@ -95,8 +135,12 @@ async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
             spec = structs.replace(spec, placement=smaller)
 
 
-def _plan(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Choice]:
-    """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults."""
+def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> tuple[LoadSpec, Choice]:
+    """All that a worker is told. What the user set counts before the Modelfile, and that before the defaults.
+
+    Args:
+        held: bytes that other models hold, by llama.cpp's name of the device's memory.
+    """
     own = source.parameters
     given = settings.model_fields_set
 
@@ -109,6 +153,7 @@ def _plan(source: ModelSource, settings: Settings) -> tuple[LoadSpec, Choice]:
         kv_type=chosen("kv_type", own.kv_type),
         gpu_layers=chosen("gpu_layers", own.num_gpu),
         vram_budget=settings.vram_budget,
+        held=held,
         kv_unified=settings.kv_unified,
     )
     choice = choose(source.path, wish, rpc=settings.rpc)

@@ -9,20 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.offload.placing import Choice, choose, learn, place
+    from server.offload.placing import Choice, choose, learn
     from server.offload.solving import Wish
     from server.offload.stepping_down import step_down
 
 _HOMES = {
     "Choice": "placing",
     "choose": "placing",
-    "place": "placing",
     "Wish": "solving",
     "learn": "placing",
     "step_down": "stepping_down",
 }
 
-__all__ = ["Choice", "Wish", "choose", "learn", "place", "step_down"]
+__all__ = ["Choice", "Wish", "choose", "learn", "step_down"]
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ class Device:
 
     Attributes:
         name: ggml's name (`CUDA0`, `RPC0`), or a card's from the catalogue.
+        buffer: what llama.cpp calls its memory.
         shares_host_memory: an integrated GPU, whose memory is the host's own.
         hypothetical: from the catalogue or a flag; there is nothing to ask.
     """
@@ -26,6 +27,7 @@ class Device:
     backend: str
     total: int
     free: int
+    buffer: str = ""
     shares_host_memory: bool = False
     bandwidth: float = 0.0
     link: float = 0.0
@@ -95,6 +97,7 @@ def _device(facts: DeviceFacts, nvidia: list[NvidiaGpu], host: HostMemory) -> De
         backend=facts.backend,
         total=facts.total,
         free=min(facts.free, host.available) if shares else facts.free,
+        buffer=facts.buffer,
         shares_host_memory=shares,
     )
     gpu = next((gpu for gpu in nvidia if gpu.pci == facts.pci), None)

@@ -10,17 +10,20 @@ from msgspec import structs
 from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
 from server.errors import BrimError
-from server.offload.calibration import speeds_of
+from server.offload.calibration import overhead, speeds_of
 from server.offload.compute import header_digest
 from server.offload.devices import discover
-from server.offload.solving import GpuLayers, Wish, solve
+from server.offload.holding import HOST, Share
+from server.offload.solving import solve
 from server.offload.stepping_down import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from os import PathLike
 
     from server.engine.messages import Placement
+    from server.offload.questions import DeviceSpeed
+    from server.offload.solving import Outcome, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Choice:
 
     Attributes:
         context: tokens of one request. pool: cells of the KV cache that all requests share; 0 is as many.
-        planned_bytes: what each device will hold.
+        shares: what each device will hold, and the host.
+        tokens_per_second: predicted for one request alone.
         rpc: the RPC workers that answered, in the order that gives their devices their names; the worker needs these.
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
     """
@@ -37,53 +41,23 @@ class Choice:
     placement: Placement
     context: int
     pool: int
-    planned_bytes: dict[str, int]
+    shares: tuple[Share, ...]
+    tokens_per_second: float
     rpc: tuple[str, ...]
     digest: str
     free: dict[str, int]
 
 
-def place(
-    path: str | PathLike[str],
-    *,
-    context: int,
-    parallel: int,
-    kv_type: str,
-    gpu_layers: GpuLayers,
-    vram_budget: int | None = None,
-    rpc: tuple[str, ...] = (),
-    devices: tuple[str, ...] | None = None,
-    kv_unified: bool | None = None,
-    held: int = 0,
-) -> Placement:
+def choose(
+    path: str | PathLike[str], wish: Wish, *, rpc: tuple[str, ...] = (), devices: tuple[str, ...] | None = None
+) -> Choice:
     """Decide where a model's parts go on this machine.
 
     Args:
         path: a GGUF file.
-        context: tokens of one request; 0 leaves it open (see `choose`).
-        parallel: requests decoded side by side.
-        kv_type: `f16`, `q8_0`, `q4_0` or `f32`.
-        gpu_layers: a number of layers, `all`, or `auto` for the fastest placement that fits.
-        vram_budget: bytes that brim may use of all devices together; None leaves only each device's own margin.
+        wish: what is wanted; a context left open (0) becomes the largest that costs no speed.
         rpc: endpoints (HOST:PORT) of RPC workers whose devices may be used.
         devices: ggml device names to use; None takes all.
-        kv_unified: whether the engine keeps one pool of KV cells or a buffer for each sequence; None is one pool.
-        held: bytes that brim's other models hold on the devices, which count against `vram_budget`.
-
-    Returns:
-        The placement; its `summary` says in one line what it is, and why.
-
-    Raises:
-        BrimError: the file cannot be read, or a device in `devices` does not exist.
-    """
-    wish = Wish(context, parallel, kv_type, gpu_layers, vram_budget, held, kv_unified)
-    return choose(path, wish, rpc=rpc, devices=devices).placement
-
-
-def choose(
-    path: str | PathLike[str], wish: Wish, *, rpc: tuple[str, ...] = (), devices: tuple[str, ...] | None = None
-) -> Choice:
-    """Like `place`, and choose the context where the wish leaves it open (0): the largest that costs no speed.
 
     Raises:
         BrimError: the file cannot be read, or a device in `devices` does not exist.
@@ -91,11 +65,32 @@ def choose(
     info = read_model(path)
     machine = discover(rpc, devices if wish.gpu_layers != 0 else ())
     anywhere = bool(machine.devices)  # with nowhere to go but the CPU, there is nothing to measure
-    outcome = solve(info, machine, wish, speeds_of(machine, measure=anywhere), verify=anywhere)
-    placement = _with_warnings(outcome.placement(), machine.warnings)
-    planned = {stretch.device: stretch.total for stretch in outcome.plan.stretches}
-    free = {device.name: device.free for device in machine.devices}
-    return Choice(placement, outcome.wish.context, outcome.wish.pool, planned, machine.rpc, header_digest(info), free)
+    speeds = speeds_of(machine, measure=anywhere)
+    outcome = solve(info, machine, wish, speeds, verify=anywhere)
+    return Choice(
+        placement=_with_warnings(outcome.placement(), machine.warnings),
+        context=outcome.wish.context,
+        pool=outcome.wish.pool,
+        shares=_shares(outcome, speeds),
+        tokens_per_second=outcome.plan.tokens_per_second,
+        rpc=machine.rpc,
+        digest=header_digest(info),
+        free={device.name: device.free for device in machine.devices},
+    )
+
+
+def _shares(outcome: Outcome, speeds: Mapping[str, DeviceSpeed]) -> tuple[Share, ...]:
+    """What the plan gives to every device, used or not, and to the host."""
+    found = outcome.plan
+    last = len(found.problem.model.layers)
+    shares: list[Share] = []
+    for device in outcome.machine.devices:
+        stretch = next((stretch for stretch in found.stretches if stretch.device == device.name), None)
+        layers = min(stretch.end, last) - stretch.start if stretch else 0
+        planned = stretch.total if stretch else 0
+        shares.append(Share(device.name, device.buffer, layers, planned, overhead(device, speeds[device.name])))
+    host = found.host_weights + found.host_kv + outcome.host_compute
+    return (*shares, Share(HOST, HOST, last - found.layers_on_device, host))
 
 
 def learn(choice: Choice, worked: Placement) -> None:

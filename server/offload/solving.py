@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,8 @@ from server.offload.speed import Speed, depth_for, speed_for
 from server.offload.stepping_down import lesson
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converter.gguf_info import GGUFInfo
     from server.engine.messages import Placement
     from server.offload.devices import Device, Machine
@@ -40,7 +42,8 @@ class Wish:
         parallel: requests decoded side by side.
         kv_unified: one pool of cells for all sequences, or a buffer for each; None lets the engine choose: the pool.
         pool: cells of that pool; 0 leaves it open: room for one request at least, for all of `parallel` at most.
-        vram_budget: bytes that brim may use of all devices together. held: bytes that its other models hold there.
+        vram_budget: bytes that brim may use of all devices together.
+        held: bytes that brim's other models hold, by llama.cpp's name of the device's memory.
     """
 
     context: int = 0
@@ -48,7 +51,7 @@ class Wish:
     kv_type: str = "f16"
     gpu_layers: GpuLayers = "auto"
     vram_budget: int | None = None
-    held: int = 0
+    held: Mapping[str, int] = field(default_factory=dict[str, int])
     kv_unified: bool | None = None
     pool: int = 0
 
@@ -125,9 +128,7 @@ def _open_context(
     return chosen
 
 
-def _open_pool(
-    info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]
-) -> int:
+def _open_pool(info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, speeds: dict[str, DeviceSpeed]) -> int:
     """The largest pool of KV cells, up to one in which all parallel requests have room, that costs no speed.
 
     On the host it may take a quarter of the memory that the weights leave. 0 where a request's context is all there
@@ -186,11 +187,12 @@ class Solver:
         return {device.name: self._budget(device) for device in self.machine.devices}
 
     def _budget(self, device: Device) -> int:
-        budget = device.free - int(SAFETY_MARGIN * device.total)
+        budget = self.free[device.name] - int(SAFETY_MARGIN * device.total)
         if self.wish.vram_budget is not None:
-            free = sum(other.free for other in self.machine.devices)
-            share = device.free / free if free else 0.0
-            budget = min(budget, int(share * (self.wish.vram_budget - self.wish.held)))
+            free = sum(self.free.values())
+            share = self.free[device.name] / free if free else 0.0
+            held = sum(self.wish.held.get(other.buffer, 0) for other in self.machine.devices)
+            budget = min(budget, int(share * (self.wish.vram_budget - held)))
         return max(0, budget - overhead(device, self.speeds[device.name]))
 
     def speed(self, name: str) -> Speed:
@@ -220,8 +222,9 @@ class Solver:
 
     @property
     def free(self) -> dict[str, int]:
-        """Bytes free on each device."""
-        return {device.name: device.free for device in self.machine.devices}
+        """Bytes free on each device. Not every backend's figure counts what is held there: the CPU's is always all."""
+        held = self.wish.held
+        return {d.name: max(0, min(d.free, d.total - held.get(d.buffer, 0))) for d in self.machine.devices}
 
     def solve(self, n_ubatch: int, rounds: int = ROUNDS) -> Outcome:
         """Plan with the buffers of a model wholly on the devices; plan again where the plan's own are larger."""

@@ -39,7 +39,7 @@ def test_batches_shrink_before_layers_do() -> None:
 
 def test_what_worked_is_remembered_until_there_is_more_memory() -> None:
     worked = Placement(devices=("CUDA0", "CUDA1"), n_gpu_layers=17)
-    learn(Choice(worked, 4096, 0, {}, (), "digest", FREE), worked)
+    learn(Choice(worked, 4096, 0, (), 1.0, (), "digest", FREE), worked)
     assert lesson("digest", FREE) == 17
     assert lesson("digest", FREE | {"CUDA1": 2 << 30}) == 17
     assert lesson("digest", FREE | {"CUDA1": 6 << 30}) is None

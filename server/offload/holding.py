@@ -1,0 +1,76 @@
+"""What each device holds of a model: as it was planned, and as llama.cpp allocated it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HOST = "CPU"
+TOLERANCE = 0.02
+"""Share of the plan by which an allocation may differ from it."""
+ROUNDING = 1 << 20
+"""Bytes by which it may differ whatever the plan: llama.cpp tells sizes in hundredths of a MiB, one for each buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a plan gives one device. Sizes in bytes.
+
+    Attributes:
+        device: ggml's name, or `CPU` for the host.
+        buffer: what llama.cpp calls the device's memory.
+        layers: repeating layers there, whole or in part.
+        planned: weights, KV cache and compute buffers; None where the plan was not what was loaded.
+        overhead: what the backend takes beside them.
+    """
+
+    device: str
+    buffer: str
+    layers: int
+    planned: int | None
+    overhead: int = 0
+
+    def owns(self, buffer: str) -> bool:
+        """Whether a buffer of that name lies in the device's own memory (`MTL0_Mapped` does in `MTL0`'s)."""
+        return buffer == self.buffer or buffer.startswith(f"{self.buffer}_")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A share, and the bytes that were allocated for it."""
+
+    share: Share
+    allocated: int
+
+    @property
+    def deviation(self) -> float | None:
+        """By what share of the plan the allocation exceeds it (negative: falls short); None where it cannot be said.
+
+        It cannot on the host, where weights are pages of the mapped file.
+        """
+        planned = self.share.planned
+        if self.share.device == HOST or planned is None:
+            return None
+        return (self.allocated - planned) / max(planned, 1)
+
+    @property
+    def deviates(self) -> bool:
+        """Whether plan and allocation differ by more than they should."""
+        off = abs(self.allocated - (self.share.planned or 0))
+        return self.deviation is not None and abs(self.deviation) > TOLERANCE and off > ROUNDING
+
+
+def holdings(shares: Sequence[Share], device_bytes: Mapping[str, int]) -> tuple[Holding, ...]:
+    """Put what llama.cpp allocated beside what was planned.
+
+    Args:
+        shares: of all devices, the host's among them: it gets what is no other device's, such as `CUDA_Host`.
+        device_bytes: by llama.cpp's names of the buffers.
+    """
+    sizes = dict.fromkeys((share.device for share in shares), 0)
+    for buffer, size in device_bytes.items():
+        sizes[next((share.device for share in shares if share.device != HOST and share.owns(buffer)), HOST)] += size
+    return tuple(Holding(share, sizes[share.device]) for share in shares)

@@ -1,0 +1,91 @@
+"""Several models at once: together they hold no more than the budget, and what they hold is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from server.models.ledger import Ledger
+from server.offload.holding import Holding, Share, holdings
+from tests.offload.models import Shape, TensorType, write_random
+from tests.offload.workers import ROOT, rpc_worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server.engine.client import Engine
+    from tests.conftest import StartServer
+
+SMALL = Shape("llama", 8, 256, 4, 4, 64, 1024, 512, 2048, tied=False, type=TensorType.F16, output_type=TensorType.F16)
+BUDGET = 48 << 20
+"""Bytes: enough for one model of this shape and part of another."""
+
+
+@pytest.mark.slow
+def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: StartServer, tmp_path: Path) -> None:
+    first, second = (write_random(SMALL, tmp_path / f"{name}.gguf", seed) for seed, name in enumerate(("one", "two")))
+    with rpc_worker() as worker:
+        before = worker.held
+        server = start_server(
+            *(first, second), "--rpc", worker.endpoint, "--vram-budget", str(BUDGET),
+            *("--gpu-layers", "all", "--ctx", "512", "--parallel", "1"),
+        )  # fmt: skip
+        held = worker.held - before
+        body = {"model": "one", "prompt": "w300 w301", "max_tokens": 8, "temperature": 0}
+        assert server.post("/v1/completions", body).status_code == 200
+        answer = server.get("/api/placement").json()
+        listed = _ps(server.url)
+    one, two = answer["models"]
+    assert answer["vram_budget_bytes"] == BUDGET
+    assert one["layers_on_gpu"] == SMALL.layers
+    assert one["measured_tokens_per_second"] > 0
+    assert two["measured_tokens_per_second"] is None
+    on_device = [_on(model, "RPC0") for model in (one, two)]
+    assert not any(device["deviates"] for device in on_device)
+    assert on_device[0]["allocated_bytes"] > on_device[1]["allocated_bytes"] > 0
+    assert sum(device["planned_bytes"] for device in on_device) <= BUDGET
+    assert sum(device["allocated_bytes"] for device in on_device) == pytest.approx(held, rel=0.02)
+    assert held <= BUDGET
+    assert listed.count("RPC0") >= 4  # for each model in its placement, and in the table of devices
+    assert "warning" not in listed
+
+
+def test_memory_of_the_host_is_what_is_no_devices() -> None:
+    shares = (Share("CUDA0", "CUDA0", 3, 100 << 20), Share("CUDA1", "CUDA1", 0, 0), Share("CPU", "CPU", 5, 50 << 20))
+    sizes = {"CUDA0": 90 << 20, "CUDA10": 1, "CUDA_Host": 2, "CPU_Mapped": 3, "CUDA0_Split": 5 << 20}
+    first, unused, host = holdings(shares, sizes)
+    assert (first.allocated, unused.allocated, host.allocated) == (95 << 20, 0, 6)
+    assert first.deviates
+    assert first.deviation == pytest.approx(-0.05)
+    assert not unused.deviates
+    assert host.deviation is None
+
+
+@pytest.mark.parametrize(("allocated", "deviates"), [(98, False), (102, False), (97, True), (103, True)])
+def test_two_percent_more_or_less_is_as_planned(allocated: int, deviates: bool) -> None:
+    assert Holding(Share("CUDA0", "CUDA0", 1, 100 << 20), allocated << 20).deviates is deviates
+
+
+def test_an_ended_engine_holds_nothing() -> None:
+    class Running:
+        alive = True
+
+    ledger, engines = Ledger(), [Running(), Running()]
+    for engine in engines:
+        share = Share("RPC0", "RPC0[h:1]", 1, 100, overhead=7)
+        ledger.enter(cast("Engine", engine), [Holding(share, 100), Holding(Share("CUDA0", "CUDA0", 0, 0, 9), 0)])
+    assert ledger.held() == {"RPC0[h:1]": 214}
+    engines[0].alive = False
+    assert ledger.held() == {"RPC0[h:1]": 107}
+
+
+def _on(model: dict[str, Any], device: str) -> dict[str, Any]:
+    return next(one for one in model["devices"] if one["name"] == device)
+
+
+def _ps(url: str) -> str:
+    command = [sys.executable, "-m", "server.cli", "ps", "--port", url.rpartition(":")[2]]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
