@@ -11,6 +11,7 @@ import msgspec
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from server.api.anthropic.errors import anthropic_error
 from server.api.ollama.errors import ollama_error
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 _TYPES = {
     401: "authentication_error",
@@ -127,14 +131,25 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path, headers = request.url.path, error.headers
     if error.status_code == 404:
         message, code = f"there is nothing at {path}; the routes are listed at /docs", "not_found"
     elif error.status_code == 405:
         message, code = f"{path} does not take {request.method}", "method_not_allowed"
+        headers = {"Allow": ", ".join(_methods_at(request))}
     else:
         message, code = str(error.detail), None
-    return error_response(RequestError(message, status=error.status_code, code=code), path, error.headers)
+    return error_response(RequestError(message, status=error.status_code, code=code), path, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """The methods that a path takes: Starlette itself tells only those of its first route there."""
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:

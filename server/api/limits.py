@@ -59,8 +59,7 @@ class BodyLimit:
             headers = Headers(scope=scope)
             self._check_length(headers.get("content-length", "0"))
             await self._read(receive, body)
-            if not headers.get("content-type", "").startswith("multipart/"):
-                _check_nesting(body)
+            _check_nesting(body)
             await self._app(scope, _replay(bytes(body), receive), send)
         except _RefusedError as refused:
             await error_response(refused.error, scope["path"], {"Connection": "close"})(scope, receive, send)

@@ -9,8 +9,8 @@ import msgspec
 from fastapi.openapi.utils import get_openapi
 
 from server.api.errors import error_body
-from server.api.reference import openai, operation
-from server.api.reference.entry import JSON, Body, Entries, Entry
+from server.api.reference import anthropic, llama_server, ollama, openai, operation, responses
+from server.api.reference.entry import JSON, Body, Entries, Entry, shape
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-ENTRIES: Entries = openai.ENTRIES | operation.ENTRIES
+ENTRIES: Entries = (
+    openai.ENTRIES | responses.ENTRIES | anthropic.ENTRIES | ollama.ENTRIES | llama_server.ENTRIES | operation.ENTRIES
+)
 
 DESCRIPTION = """
 Every chat client pointed here just works. Requests name a model of this server, or none where just one is loaded.
@@ -162,20 +164,9 @@ def _describe_errors(endpoint: Json, path: str, entry: Entry, schemas: _Schemas)
             {
                 "description": REFUSALS[status],
                 "headers": _HEADERS,
-                "content": {JSON: {"schema": _shape(example), "example": example}},
+                "content": {JSON: {"schema": shape(example), "example": example}},
             },
         )
-
-
-def _shape(example: Json) -> Json:
-    """The schema of an error by one of its kind: all have the same members, of which some may be null."""
-    properties: Json = {}
-    for name, value in example.items():
-        if isinstance(value, dict):
-            properties[name] = _shape(value)  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            properties[name] = {"type": "string" if value is not None else ["string", "null"]}
-    return {"type": "object", "properties": properties, "required": [*example]}
 
 
 _HEADERS: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 JSON = "application/json"
 SSE = "text/event-stream"
@@ -48,3 +48,23 @@ Entries = dict[tuple[str, str], Entry]
 def stream(events: str) -> Body:
     """An answer as server-sent events or lines, by the text of a short one."""
     return Body({"type": "string"}, events)
+
+
+def like(example: Any) -> Body:
+    """An answer of the shape of an example, for what is written without a type of its own."""
+    return Body(shape(example), example)
+
+
+def shape(example: Any) -> dict[str, Any]:
+    """The JSON Schema of values like this one: with all its members, where null stands for anything."""
+    if isinstance(example, dict):
+        members = cast("dict[str, Any]", example)
+        properties = {name: shape(value) for name, value in members.items()}
+        return {"type": "object", "properties": properties, "required": [*members]}
+    if isinstance(example, list):
+        items = cast("list[Any]", example)
+        return {"type": "array", "items": shape(items[0]) if items else {}}
+    if example is None:
+        return {}
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return {"type": kinds[type(example)]}

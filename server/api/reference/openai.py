@@ -6,8 +6,10 @@ import msgspec
 
 from server.api.openai.chat import ChatCompletion
 from server.api.openai.completions import Completion
+from server.api.openai.embeddings import EmbeddingList
 from server.api.openai.models import ModelObject
 from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, stream
+from server.api.rerank import Ranking
 
 
 class ModelList(msgspec.Struct):
@@ -125,6 +127,45 @@ ENTRIES: Entries = {
                     },
                 ),
                 SSE: stream(_TEXT_CHUNK),
+            }
+        },
+        errors=(404, 429),
+    ),
+    ("post", "/v1/embeddings"): Entry(
+        requests={
+            "Embed": {"model": "demo", "input": "Once upon a time"},
+            "Several, short and compact": {"input": ["One", "Two"], "dimensions": 16, "encoding_format": "base64"},
+        },
+        answers={
+            200: {
+                JSON: Body(
+                    EmbeddingList,
+                    {
+                        "data": [{"index": 0, "embedding": [0.3974, -0.6927], "object": "embedding"}],
+                        "model": "demo",
+                        "usage": {"prompt_tokens": 4, "total_tokens": 4},
+                        "object": "list",
+                    },
+                )
+            }
+        },
+        errors=(404, 429),
+    ),
+    ("post", "/v1/rerank"): Entry(
+        requests={
+            "Rank": {"query": "What is the capital of France?", "documents": ["Bread is baked.", "Paris."], "top_n": 1}
+        },
+        answers={
+            200: {
+                JSON: Body(
+                    Ranking,
+                    {
+                        "model": "bge-reranker",
+                        "results": [{"index": 1, "relevance_score": 4.2}],
+                        "usage": {"prompt_tokens": 21, "total_tokens": 21},
+                        "object": "list",
+                    },
+                )
             }
         },
         errors=(404, 429),

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from server.api.admin import RunningModel
+from server.api.admin import ModelPlacement, RunningModel
 from server.api.reference.entry import JSON, TEXT, Body, Entries, Entry
 
 
@@ -12,6 +12,13 @@ class RunningModels(msgspec.Struct):
     """The models that are wanted: loaded, loading, or waiting to be loaded again."""
 
     models: list[RunningModel]
+
+
+class Placements(msgspec.Struct):
+    """Where the loaded models lie; the budget is null where all free memory may be used."""
+
+    vram_budget_bytes: int | None
+    models: list[ModelPlacement]
 
 
 class WaitingModel(msgspec.Struct):
@@ -34,6 +41,24 @@ _LOADING: dict[str, Any] = {
     "status": "loading",
     "models": [{"model": "demo", "state": "loading", "reason": "reading weights", "progress": 0.4}],
 }
+_DEVICE: dict[str, Any] = {
+    "name": "CPU",
+    "layers": 8,
+    "planned_bytes": 62_000_000,
+    "allocated_bytes": 64_000_000,
+    "deviates": False,
+}
+_PLACED: dict[str, Any] = {
+    "name": "demo",
+    "summary": "all 8 layers on the CPU",
+    "context": 4096,
+    "parallel": 8,
+    "layers_total": 8,
+    "layers_on_gpu": 0,
+    "predicted_tokens_per_second": 112.5,
+    "measured_tokens_per_second": None,
+    "devices": [_DEVICE],
+}
 _RUNNING: dict[str, Any] = {
     "name": "demo",
     "state": "ready",
@@ -44,6 +69,7 @@ _RUNNING: dict[str, Any] = {
     "parallel": 8,
     "n_bytes": 31_000_000,
     "device_bytes": {"CPU": 64_000_000},
+    "devices": [_DEVICE],
     "running": 1,
     "uptime": 61.5,
 }
@@ -63,7 +89,12 @@ ENTRIES: Entries = {
         }
     ),
     ("get", "/admin/models"): Entry(answers={200: {JSON: Body(RunningModels, {"models": [_RUNNING]})}}),
+    ("get", "/api/placement"): Entry(
+        answers={200: {JSON: Body(Placements, {"vram_budget_bytes": None, "models": [_PLACED]})}}
+    ),
     ("post", "/admin/unload"): Entry(
-        answers={204: None}, requests={"End a model once its requests have ended": {"model": "demo", "grace": 30}}
+        answers={204: None},
+        requests={"End a model once its requests have ended": {"model": "demo", "grace": 30}},
+        errors=(404,),
     ),
 }
