@@ -52,10 +52,10 @@ from server.errors import LoadError, RequestError
 
 LOG_LINES_KEPT = 40
 MESSAGES_IN_FLIGHT = 4096
-THREADING = {"GOMP_SPINCOUNT": "1000"}
-"""How long llama.cpp's threads spin for each other before they sleep. OpenMP's own default has them spin for
-milliseconds at each of the hundreds of barriers of a step: on a machine busy with something else, steps then take ten
-times as long and more. This setting costs nothing on an idle one."""
+THREADING = {"GOMP_SPINCOUNT": "10000"}
+"""How long llama.cpp's threads spin for each other before they sleep, at each of the hundreds of barriers of a step.
+OpenMP's own default spins for milliseconds, and steps take ten times as long and more where the machine is busy with
+something else. A tenth of this makes them sleep and wake so often that an idle machine computes half as fast."""
 
 Progress = Callable[[LoadProgress], None]
 Answer = Tokens | Text | Embeddings | Stats
