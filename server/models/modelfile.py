@@ -115,6 +115,11 @@ def _written(text: str) -> str:
     return f"{quotes}\n{text}\n{quotes}"
 
 
+def is_go_template(text: str) -> bool:
+    """Whether a template is one of Ollama's, in Go's language, and not Jinja."""
+    return bool(_GO_ACTION.search(text))
+
+
 class _Parser:
     """Walks over the lines; `line` is the number of the statement's first one, which error messages name."""
 
@@ -233,7 +238,7 @@ class _Parser:
 
     def _template(self, argument: str) -> str:
         template = self._text("TEMPLATE", argument)
-        if _GO_ACTION.search(template):
+        if is_go_template(template):
             self._fail(
                 "TEMPLATE is a Go template as Ollama has them, and brim takes Jinja; "
                 "delete it to use the model's own template, or write it in Jinja"

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from server.api.context import ContextOf
 from server.api.ollama.lines import line, stream_lines
+from server.api.ollama.occupancy import require_leaving
 from server.api.ollama.wire import JsonRoute, Name, NamedModel, json_response
 from server.api.openai.fields import StrictModel
 from server.errors import BrimError, RequestError
@@ -47,7 +48,7 @@ async def copy(body: CopyRequest, context: ContextOf) -> Response:
 @router.delete("/delete", summary="Remove a model")
 async def delete(body: DeleteRequest, context: ContextOf) -> Response:
     """Remove a name from the store, and the files that no other name has. Requests that run may end."""
-    _require_leaving(context.manager, body.model)
+    require_leaving(context.manager, body.model)
     await asyncio.to_thread(_remove, context.manager, body.model)
     context.manager.retire(body.model)
     return Response(status_code=200)
@@ -109,13 +110,4 @@ def _require_present(manager: ModelManager, name: str) -> None:
             status=404,
             code="model_not_found",
             param="model",
-        )
-
-
-def _require_leaving(manager: ModelManager, name: str) -> None:
-    """Raises RequestError: 409 for a model that was named at the start."""
-    wanted = name.removesuffix(":latest").lower()
-    if any(status.stays and status.name.lower() == wanted for status in manager.statuses()):
-        raise RequestError(
-            f"'{name}' was named at brim's start and is in use; end it first, with brim stop", status=409, param="model"
         )

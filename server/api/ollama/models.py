@@ -12,6 +12,7 @@ from server.api.context import ContextOf
 from server.api.ollama.known import Known, ModelDetails, known_models
 from server.api.ollama.wire import JsonRoute, json_response, tagged, timestamp
 from server.models.slot import ModelStatus
+from server.offload.holding import HOST
 
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
@@ -78,7 +79,6 @@ def _running(status: ModelStatus, known: Known) -> RunningModel:
     assert status.model
     info, name = status.model.info, tagged(status.name)
     left = FOR_EVER if status.until is None else timedelta(seconds=status.until)
-    on_devices = sum(size for device, size in info.device_bytes.items() if device != "CPU")
     return RunningModel(
         name=name,
         model=name,
@@ -86,6 +86,6 @@ def _running(status: ModelStatus, known: Known) -> RunningModel:
         digest=known.digest,
         details=known.described,
         expires_at=timestamp(datetime.now(UTC) + left),
-        size_vram=on_devices,
+        size_vram=sum(held.allocated for held in status.model.holdings if held.share.device != HOST),
         context_length=info.context,
     )

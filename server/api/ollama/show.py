@@ -11,6 +11,7 @@ from starlette.responses import Response
 from converter.gguf_info import GGUFInfo, read_gguf_info
 from server.api.context import ContextOf
 from server.api.ollama.known import Known, known_model
+from server.api.ollama.thinking import can_think
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response, timestamp
 from server.chat.template import CHATML
 from server.models.describe import as_modelfile_text, template_of
@@ -100,6 +101,6 @@ def _capabilities(info: GGUFInfo, template: str) -> list[str]:
         found.append("tools")
     if any(key in info.fields for key in _FIM_KEYS):
         found.append("insert")
-    if re.search(r"<think>|enable_thinking|reasoning_effort|reasoning_content", template):
+    if can_think(template):
         found.append("thinking")
     return found

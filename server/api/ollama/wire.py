@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 from starlette.responses import Response
 
 from server.api.openai.fields import StrictModel
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 DEFAULT_TAG = ":latest"
 
 Name = Annotated[str, Field(min_length=1)]
-KeepAlive = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str)]
+KeepAlive = Annotated[float, PlainValidator(parse_duration, json_schema_input_type=float | str)]
 """Seconds that the model stays loaded: a number or a duration such as `10m`; negative is for ever."""
 
 
 class NamedModel(StrictModel):
-    """A request about one model."""
+    """A request about one model. A field that is null counts as left out."""
 
     model: Name
     """A model's name, with or without `:latest`."""
 
     @model_validator(mode="before")
     @classmethod
-    def _older_field(cls, value: Any) -> Any:
-        """Older clients call the field `name`."""
+    def _tidy(cls, value: Any) -> Any:
+        """Older clients call the model `name`."""
         if not isinstance(value, dict):
             return value
-        given = dict(cast("dict[str, Any]", value))
+        given = {name: one for name, one in cast("dict[str, Any]", value).items() if one is not None}
         if "name" in given and "model" not in given:
             given["model"] = given.pop("name")
         return given

@@ -1,0 +1,154 @@
+"""POST /api/generate: a prompt's continuation, as a chat of one turn, raw, or between two texts."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Request
+from msgspec import structs
+from pydantic import AfterValidator, model_validator
+from starlette.responses import Response
+
+from server.api.context import Context, ContextOf
+from server.api.infill import infill_prompt
+from server.api.ollama.lines import stream_lines
+from server.api.ollama.occupancy import load_or_unload
+from server.api.ollama.options import GenerationRequest, Images
+from server.api.ollama.output import Answer, Answering, Said
+from server.api.ollama.thinking import thinking
+from server.api.ollama.wire import JsonRoute, json_response, timestamp
+from server.api.openai.fields import refused
+from server.api.streaming import while_connected
+from server.chat.answer import ChatDelta, chat_deltas, prepare
+from server.chat.events import Content
+from server.chat.task import ChatTask
+from server.chat.template import ChatTemplate
+from server.engine.client import Engine
+from server.engine.messages import Done, Generate
+from server.models.loading import LoadedModel
+from server.models.modelfile import is_go_template
+
+router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
+
+
+def _no_go(template: str | None) -> str | None:
+    if template and is_go_template(template):
+        raise ValueError("it is a Go template, and brim takes Jinja; leave it out to use the model's own")
+    return template or None
+
+
+class GenerateRequest(GenerationRequest):
+    """A prompt to be continued. Without one, the model is loaded, or unloaded with a keep_alive of 0."""
+
+    prompt: str = ""
+    suffix: str = ""
+    """What comes after the answer, for models that can fill gaps."""
+    system: str = ""
+    template: Annotated[str | None, AfterValidator(_no_go)] = None
+    """A Jinja chat template in place of the model's own."""
+    raw: bool = False
+    """Take the prompt as it is, without the chat template."""
+    images: Images = None
+    context: Annotated[Any, refused("brim returns none either; use /api/chat, with the messages so far")] = None
+    width: Annotated[Any, refused("brim makes no images")] = None
+    height: Annotated[Any, refused("brim makes no images")] = None
+    steps: Annotated[Any, refused("brim makes no images")] = None
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if self.raw and (self.system or self.template or self.suffix):
+            raise ValueError("a raw prompt cannot be had with system, template or suffix, which shape the prompt")
+        if self.suffix and (self.system or self.template):
+            raise ValueError("a gap is filled without a chat template: leave system and template out")
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be continued."""
+        return not (self.prompt or self.suffix)
+
+    def generate(self, prompt: str | list[int], model: LoadedModel, partition: str) -> Generate:
+        """The engine's form of the request, for a prompt that is not a chat's."""
+        request = self.options.generate(prompt, model, partition, self.alternatives)
+        return structs.replace(request, grammar=self.grammar)
+
+    def task(self, model: LoadedModel, partition: str) -> ChatTask:
+        """The prompt as a chat's only turn. Raises RequestError where it asks for what the model cannot do."""
+        thinks, variables = thinking(model, self.think)
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return ChatTask(
+            messages=[*system, {"role": "user", "content": self.prompt}],
+            answer=self.grammar,
+            thinking=thinks,
+            variables=variables,
+            generate=self.options.generate("", model, partition, self.alternatives),
+        )
+
+
+class GenerateResponse(Answer):
+    """The continuation, or a part of it."""
+
+    response: str
+    thinking: str | None = None
+
+
+@router.post("/generate", summary="Continue a prompt")
+async def generate(body: GenerateRequest, request: Request, context: ContextOf) -> Response:
+    """Continue a prompt, as a stream of lines or whole."""
+    if body.is_empty:
+        reason = await load_or_unload(body.model, body.keep_alive, context)
+        answer = _response(Said(), model=body.model, created_at=timestamp(), done=True, done_reason=reason)
+        return json_response(answer)
+    if body.stream:
+        return await stream_lines(request, _stream(body, context))
+    return Response(await while_connected(request, _whole(body, context)), media_type="application/json")
+
+
+async def _begin(body: GenerateRequest, context: Context) -> Answering:
+    started = time.perf_counter()
+    model = await context.model(body.model, keep_alive=body.keep_alive)
+    loaded = time.perf_counter()
+    return Answering(body.model, _response, await _deltas(body, model, context), started, loaded)
+
+
+async def _deltas(body: GenerateRequest, model: LoadedModel, context: Context) -> AsyncGenerator[ChatDelta | Done]:
+    if body.raw or body.suffix:
+        prompt = await infill_prompt(model, body.prompt, body.suffix) if body.suffix else body.prompt
+        request = body.generate(prompt, model, context.partition)
+        context.log_prompt(model.name, request)
+        return _text_deltas(model.engine, request)
+    if body.template is not None:
+        names = {"bos_token": model.info.bos_token, "eos_token": model.info.eos_token}
+        model = replace(model, template=ChatTemplate(body.template, names))
+    prepared = prepare(model, body.task(model, context.partition))
+    context.log_prompt(model.name, prepared.generate)
+    return chat_deltas(model.engine, prepared)
+
+
+async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[ChatDelta | Done]:
+    """What the engine says, as text and nothing else."""
+    async with aclosing(engine.generate(request)) as items:
+        async for item in items:
+            if isinstance(item, Done):
+                yield item
+            else:
+                cut = item.finish in ("length", "time")
+                finish = None if item.finish is None else "length" if cut else "stop"
+                events = [Content(item.text)] if item.text else []
+                yield ChatDelta(item.index, [*events], item.logprobs, finish=finish)
+
+
+async def _whole(body: GenerateRequest, context: Context) -> bytes:
+    return await (await _begin(body, context)).whole()
+
+
+async def _stream(body: GenerateRequest, context: Context) -> AsyncGenerator[bytes]:
+    async with aclosing((await _begin(body, context)).lines()) as lines:
+        async for line in lines:
+            yield line
+
+
+def _response(said: Said, **fields: Any) -> GenerateResponse:
+    return GenerateResponse(response=said.content, thinking=said.thinking or None, **fields)
