@@ -8,14 +8,18 @@ Source: https://huggingface.co/docs/transformers/chat_templating_writing
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from server.chat.capabilities import Capabilities, probe
+from server.chat.fitting import fit
+from server.chat.formats import detect
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
     from jinja2.parser import Parser
+
+    from server.chat.formats.base import ChatFormat
 
 Message = dict[str, Any]
 
@@ -34,6 +40,9 @@ CHATML = """\
 """
 
 
+_SWITCHES = frozenset({"enable_thinking", "thinking", "reasoning"})
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The text a model is given, and the character offsets in it at which messages end."""
@@ -43,17 +52,31 @@ class Prompt:
 
 
 class ChatTemplate:
-    """A compiled chat template.
+    """A compiled chat template, and what it can do.
 
     Args:
         source: the Jinja source; None takes ChatML.
         special_tokens: texts under the names templates use (`bos_token`, `eos_token`, ...).
+        chat_format: how the model writes reasoning and calls; None tells it from the source.
+
+    Attributes:
+        format: how the model writes reasoning and calls.
+        can: what the template itself has a form for; the rest is told to the model in words.
+        switches: the variables of the template that turn reasoning on and off.
 
     A template that does not compile is reported by `render`: a model whose template is broken can still complete text.
     """
 
-    def __init__(self, source: str | None, special_tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        source: str | None,
+        special_tokens: Mapping[str, str] | None = None,
+        chat_format: ChatFormat | None = None,
+    ) -> None:
         self.source = source or CHATML
+        self.format = chat_format or detect(self.source)
+        self.can = Capabilities()
+        self.switches: frozenset[str] = frozenset()
         self._globals = dict(special_tokens or {})
         self._template: Template | None = None
         self._fault: RequestError | None = None
@@ -61,6 +84,12 @@ class ChatTemplate:
             self._template = _ENVIRONMENT.from_string(self.source, globals=_GLOBALS)
         except TemplateSyntaxError as error:
             self._fault = _template_fault(error.message or "syntax error", error.lineno)
+            return
+        self.switches = _SWITCHES & meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source))
+        self.can = probe(self._attempt)
+        if chat_format is None and not self.format.recognises(self.source):
+            # it may show tools, but the model would call them in a way that is not known here
+            self.can = replace(self.can, tools=False, tools_in_system=False, calls=False, results=False)
 
     def render(
         self,
@@ -68,20 +97,42 @@ class ChatTemplate:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
     ) -> Prompt:
         """Turn a conversation into a prompt that ends where the assistant's answer begins.
 
         Args:
-            messages: the turns, in OpenAI's form with plain text content.
+            messages: the turns, in OpenAI's form with plain text content. Where the last one is the assistant's, the
+                prompt ends with its text.
             tools: the functions offered, in OpenAI's form.
             variables: further variables for the template (`chat_template_kwargs`).
+            thinking: whether to reason first, where the template lets one choose; None leaves it to the template.
 
         Raises:
             RequestError: the template does not compile, fails, or refuses these messages; the message names its line.
         """
-        names = {**self._globals, **(variables or {}), "tools": list(tools) if tools else None}
-        text = self._render(messages, {**names, "add_generation_prompt": True})
-        return Prompt(text, self._boundaries(text, messages, names))
+        begun = ""
+        if len(messages) > 1 and _may_go_on(messages[-1]):
+            begun, messages = messages[-1]["content"], messages[:-1]
+        fitted = fit(messages, tools or (), self.can, self.format)
+        switches = {} if thinking is None else dict.fromkeys(self.switches, thinking)
+        names = {**self._globals, **switches, **(variables or {})}
+        names["tools"] = list(tools) if tools and self.can.tools else None
+        text = self._render(fitted, {**names, "add_generation_prompt": True})
+        return Prompt(self._going_on(text, begun) if begun else text, self._boundaries(text, fitted, names))
+
+    def _going_on(self, text: str, begun: str) -> str:
+        """A prompt with the beginning of the answer, which is not to be taken for reasoning."""
+        end = self.format.open_reasoning(text)
+        if end and end not in begun:
+            text += f"{end}\n\n"
+        return text + self.format.text_opening + begun
+
+    def _attempt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str | None:
+        try:
+            return self._render(messages, {**self._globals, "tools": tools, "add_generation_prompt": True})
+        except RequestError:
+            return None
 
     def _render(self, messages: Sequence[Message], names: Mapping[str, Any]) -> str:
         if self._template is None:
@@ -114,6 +165,11 @@ class ChatTemplate:
         return sorted(found)
 
 
+def _may_go_on(message: Message) -> bool:
+    """Whether an answer can go on from this message."""
+    return message["role"] == "assistant" and not message.get("tool_calls") and isinstance(message["content"], str)
+
+
 class _GenerationTag(Extension):
     """`{% generation %}...{% endgeneration %}` marks the assistant's text for training; here it renders its content."""
 
@@ -132,6 +188,8 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(value, Iterator):  # of Jinja's filters, such as map
+        value = list(cast("Iterator[Any]", value))
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.chat.formats import named
 from server.chat.template import ChatTemplate
 from server.errors import RequestError
 
@@ -94,9 +95,9 @@ conversations = st.lists(st.fixed_dictionaries({"role": roles, "content": text})
 def test_boundaries_lie_where_messages_end(messages: list[dict[str, Any]], with_system: bool) -> None:
     if with_system:
         messages = [{"role": "system", "content": "S"}, *messages]
-    template = ChatTemplate(None)
-    prompt = template.render(messages)
-    assert len(prompt.text) - len("<|im_start|>assistant\n") in prompt.boundaries
+    prompt = ChatTemplate(None).render(messages)
+    begun = messages[-1]["content"] if len(messages) > 1 and messages[-1]["role"] == "assistant" else ""
+    assert len(prompt.text) - len("<|im_start|>assistant\n" + begun) in prompt.boundaries
     assert prompt.boundaries == sorted(set(prompt.boundaries))
     for boundary in prompt.boundaries:
         assert prompt.text[:boundary].endswith("<|im_end|>\n")
@@ -109,3 +110,32 @@ def test_a_boundary_that_the_next_turn_would_not_keep_is_left_out() -> None:
     prompt = ChatTemplate(source).render(messages)
     assert prompt.text == "a;<last>b;"
     assert prompt.boundaries == [len(prompt.text)]
+
+
+def test_an_answer_that_is_begun_goes_on() -> None:
+    messages = [*HELLO, {"role": "assistant", "content": "Good mor"}]
+    assert ChatTemplate(None).render(messages).text.endswith("<|im_start|>assistant\nGood mor")
+
+
+def test_an_answer_that_is_begun_is_not_taken_for_reasoning() -> None:
+    template = ChatTemplate("{{ messages | length }}{% if add_generation_prompt %}<think>\n{% endif %}")
+    assert template.render([*HELLO, {"role": "assistant", "content": "Yes"}]).text == "1<think>\n</think>\n\nYes"
+    begun = "Hm.</think>Yes"
+    assert template.render([*HELLO, {"role": "assistant", "content": begun}]).text == "1<think>\nHm.</think>Yes"
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+def test_reasoning_is_switched_by_the_variable_that_the_template_has(name: str) -> None:
+    template = ChatTemplate("{{ NAME is defined and NAME }} {{ other is defined }}".replace("NAME", name))
+    assert template.switches == {name}
+    assert template.render(HELLO, thinking=True).text == "True False"
+    assert template.render(HELLO, thinking=False).text == "False False"
+    assert template.render(HELLO, thinking=True, variables={name: False}).text == "False False"
+    assert template.render(HELLO).text == "False False"
+
+
+def test_a_chosen_format_takes_the_templates_own_tools_on_trust() -> None:
+    source = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    assert ChatTemplate(source).render(HELLO, tools=tools).text.startswith("# Tools")
+    assert ChatTemplate(source, chat_format=named("mistral")).render(HELLO, tools=tools).text.startswith('[{"type"')

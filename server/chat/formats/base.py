@@ -62,6 +62,8 @@ class ChatFormat(ABC):
     reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
     """The marks around reasoning, where the format has any."""
 
+    text_opening: ClassVar[str] = ""
+    """What stands between the prompt and an answer's text, where the model itself would have to write it."""
     telling: ClassVar[tuple[str, ...]] = ()
     """What is found in the chat templates that are written for this format: all of it."""
     reader: ClassVar[type[OutputParser]]

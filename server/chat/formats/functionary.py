@@ -78,6 +78,7 @@ class Functionary32(ChatFormat):
     """`>>>name` and on the next line the arguments; text goes to `all`."""
 
     name = "functionary-v3.2"
+    text_opening = f"{EVERYONE}\n"
     telling = (">>>all", ">>>${recipient}")
     reasoning = None
     reader = Functionary32Reader
