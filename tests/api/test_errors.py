@@ -215,10 +215,10 @@ async def test_a_fault_of_our_own_is_a_500_without_its_insides(
 ) -> None:
     from server.models.manager import ModelManager
 
-    async def broken(manager: ModelManager, name: str | None) -> None:
+    def broken(manager: ModelManager, *wanted: object) -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr(ModelManager, "get", broken)
+    monkeypatch.setattr(ModelManager, "using", broken)
     error = error_of(await client.post(CHAT, json={"messages": MESSAGES}), 500)
     assert error["type"] == "server_error"
     assert "secret" not in error["message"]

@@ -91,7 +91,7 @@ async def chat_completions(body: ChatRequest, request: Request, context: Context
 
 
 async def _begin(body: ChatRequest, context: Context) -> tuple[LoadedModel, Prepared]:
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
     prepared = prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     return model, prepared
