@@ -202,6 +202,17 @@ def test_log_probabilities_come_with_the_text(openai_client: OpenAI) -> None:
     assert all(len(token.top_logprobs) == 2 for token in text.logprobs)
 
 
+def test_a_conversation_that_is_too_long_loses_its_first_turns_where_asked(openai_client: OpenAI) -> None:
+    long = [{"role": "user" if turn % 2 else "assistant", "content": "a few words of talk " * 9} for turn in range(20)]
+    question = {"role": "user", "content": QUESTION}
+    request: dict[str, Any] = {"model": MODEL, "input": [*long, question], "max_output_tokens": 24, "temperature": 0}
+    with pytest.raises(openai.BadRequestError, match="the context holds 512"):
+        ask(openai_client, **request)
+    shortened = ask(openai_client, truncation="auto", **request)
+    assert shortened.usage
+    assert 200 < shortened.usage.input_tokens <= 512 - 24
+
+
 def test_errors_name_what_is_wrong(openai_client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'nothing'; there are demo"):
         openai_client.responses.create(model="nothing", input="Hi")

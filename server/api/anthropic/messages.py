@@ -11,6 +11,7 @@ from server.api.anthropic.errors import error_event
 from server.api.anthropic.output import MessageWriter
 from server.api.anthropic.request import CountTokensRequest, MessagesRequest
 from server.api.context import Context, ContextOf
+from server.api.counting import prompt_tokens
 from server.api.streaming import stream_events, while_connected
 from server.chat.answer import Prepared, chat_deltas, prepare
 from server.engine.messages import Done
@@ -32,7 +33,7 @@ async def create_message(body: MessagesRequest, request: Request, context: Conte
 async def count_tokens(body: CountTokensRequest, context: ContextOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
     model = await context.manager.get(body.model)
-    counted = await _prompt_tokens(model, prepare(model, body.task(model, context.partition)))
+    counted = await prompt_tokens(model, prepare(model, body.task(model, context.partition)))
     return Response(msgspec.json.encode({"input_tokens": counted}), media_type="application/json")
 
 
@@ -67,7 +68,7 @@ async def _stream(body: MessagesRequest, context: Context) -> AsyncGenerator[byt
         try:
             async for item in items:
                 if not begun:
-                    yield writer.begin(await _prompt_tokens(model, prepared))
+                    yield writer.begin(await prompt_tokens(model, prepared))
                     begun = True
                 events = writer.end(item.usage) if isinstance(item, Done) else writer.add(item)
                 if events:
@@ -76,10 +77,3 @@ async def _stream(body: MessagesRequest, context: Context) -> AsyncGenerator[byt
             if not begun:
                 raise
             yield error_event(error)
-
-
-async def _prompt_tokens(model: LoadedModel, prepared: Prepared) -> int:
-    prompt = prepared.generate.prompt
-    assert isinstance(prompt, str)
-    found = await model.engine.tokenize(prompt, add_special=prepared.generate.add_special)
-    return len(found.tokens)

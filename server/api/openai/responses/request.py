@@ -92,6 +92,10 @@ class InputTokensRequest(StrictModel):
             generate=self._generate(model, partition),
         )
 
+    def room(self, context: int) -> int:
+        """How many tokens of a context are to be left for the answer where the conversation may be truncated."""
+        return context // 4
+
     def _generate(self, model: LoadedModel, partition: str) -> Generate:
         return Generate(id=0, prompt="", partition=partition)
 
@@ -135,6 +139,10 @@ class ResponseRequest(InputTokensRequest, MeaninglessFields):
     def with_encrypted(self) -> bool:
         """Whether thoughts also come as `encrypted_content`."""
         return ENCRYPTED in (self.include or ())
+
+    def room(self, context: int) -> int:
+        """As many as the answer may have, but at most half of the context."""
+        return min(self.max_output_tokens, context // 2) if self.max_output_tokens else super().room(context)
 
     def _generate(self, model: LoadedModel, partition: str) -> Generate:
         defaults = model.source.parameters

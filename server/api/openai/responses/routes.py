@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,11 +12,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
+from server.api.counting import prompt_tokens
 from server.api.openai.responses.history import earlier_items, listed, own_items
 from server.api.openai.responses.items import Known
 from server.api.openai.responses.output import ResponseWriter
 from server.api.openai.responses.request import InputTokensRequest, ResponseRequest
 from server.api.openai.responses.store import Kept, ResponseStore
+from server.api.openai.responses.truncation import truncated
 from server.api.streaming import stream_events, while_connected
 from server.chat.answer import Prepared, chat_deltas, prepare
 from server.engine.messages import Done
@@ -66,11 +68,27 @@ async def create_response(body: ResponseRequest, request: Request, context: Cont
     return Response(await while_connected(request, _answer(body, context, store)), media_type="application/json")
 
 
-async def _begin(body: ResponseRequest, context: Context, store: ResponseStore) -> _Job:
+async def _prepare(
+    body: InputTokensRequest, context: Context, store: ResponseStore
+) -> tuple[LoadedModel, Prepared, list[Known]]:
+    """The model, what it is to answer, and the request's own items."""
     own = await own_items(body, store, context.partition)
-    items = await earlier_items(body, store, context.partition) + own
+    items: Sequence[Known] = await earlier_items(body, store, context.partition) + own
     model = await context.manager.get(body.model)
-    prepared = prepare(model, body.task(items, model, context.partition))
+
+    def prepared(items: Sequence[Known]) -> Prepared:
+        return prepare(model, body.task(items, model, context.partition))
+
+    async def fits(items: Sequence[Known]) -> bool:
+        return await prompt_tokens(model, prepared(items)) + body.room(model.info.context) <= model.info.context
+
+    if body.truncation == "auto":
+        items = await truncated(items, fits)
+    return model, prepared(items), own
+
+
+async def _begin(body: ResponseRequest, context: Context, store: ResponseStore) -> _Job:
+    model, prepared, own = await _prepare(body, context, store)
     context.log_prompt(model.name, prepared.generate)
     writer = ResponseWriter(model.name, body.describe(), encrypted=body.with_encrypted)
     return _Job(model, prepared, writer, own, store, context.partition)
@@ -113,13 +131,8 @@ async def _stream(body: ResponseRequest, context: Context, store: ResponseStore)
 @router.post("/v1/responses/input_tokens", summary="Count a conversation's tokens")
 async def count_input_tokens(body: InputTokensRequest, context: ContextOf, store: StoreOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
-    own = await own_items(body, store, context.partition)
-    items = await earlier_items(body, store, context.partition) + own
-    model = await context.manager.get(body.model)
-    generate = prepare(model, body.task(items, model, context.partition)).generate
-    assert isinstance(generate.prompt, str)
-    found = await model.engine.tokenize(generate.prompt, add_special=generate.add_special)
-    return _json({"object": "response.input_tokens", "input_tokens": len(found.tokens)})
+    model, prepared, _ = await _prepare(body, context, store)
+    return _json({"object": "response.input_tokens", "input_tokens": await prompt_tokens(model, prepared)})
 
 
 @router.get("/v1/responses/{response_id}", summary="Look at a kept response")
