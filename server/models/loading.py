@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from server.chat.formats import named
 from server.chat.template import ChatTemplate
 from server.engine.client import Engine
 from server.engine.messages import LoadSpec
@@ -87,6 +88,7 @@ async def load(
         await turn.enter_async_context(ledger.turn)
         try:
             plan = plan_embedder if embedding else _plan
+            chat_format = named(source.parameters.chat_format) if source.parameters.chat_format else None
             spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
         except BrimError as error:
             raise LoadError(f"{source.name} could not be loaded: {error}") from error
@@ -101,9 +103,11 @@ async def load(
     if engine.spec.placement != spec.placement:
         await asyncio.to_thread(learn, choice, engine.spec.placement)
     info = engine.info
-    template = ChatTemplate(
+    template = await asyncio.to_thread(  # templates are tried out, and some are long programs
+        ChatTemplate,
         source.template if source.template is not None else info.chat_template,
         {"bos_token": info.bos_token, "eos_token": info.eos_token},
+        chat_format,
     )
     return LoadedModel(
         source, engine, template, time.monotonic(), held, choice.tokens_per_second if as_planned else None

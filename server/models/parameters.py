@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from server.chat.formats import FORMATS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -97,8 +99,12 @@ RULES = {
     "num_parallel": Rule(int, "how many requests are decoded side by side", 1),
     "num_gpu": Rule(int, "layers on the GPU; leave it out to let brim choose", 0),
     "num_thread": Rule(int, "CPU threads; leave it out to let brim choose", 1),
-    "chat_format": Rule(str, "how the model writes reasoning and tool calls; told from its template where not said"),
     "kv_type": Rule(str, "type of the KV cache", choices=("f16", "q8_0", "q4_0", "f32")),
+    "chat_format": Rule(
+        str,
+        "how the model writes reasoning and tool calls; told from its template where not said",
+        choices=tuple(sorted(style.name for style in FORMATS)),
+    ),
 }
 
 SYNONYMS = {"max_tokens": "num_predict"}

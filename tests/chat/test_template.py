@@ -136,6 +136,6 @@ def test_reasoning_is_switched_by_the_variable_that_the_template_has(name: str) 
 
 def test_a_chosen_format_takes_the_templates_own_tools_on_trust() -> None:
     source = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
     assert ChatTemplate(source).render(HELLO, tools=tools).text.startswith("# Tools")
     assert ChatTemplate(source, chat_format=named("mistral")).render(HELLO, tools=tools).text.startswith('[{"type"')
