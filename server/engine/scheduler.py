@@ -1,8 +1,10 @@
 """Which tokens of which sequences go into the next batch.
 
-Every step is one batch: first the next token of each running generation, then pieces of prompts up to a budget of
-tokens. The budget follows from measured speed: a step may last only so long that running generations do not stall, so
-a long prompt comes in beside them piece by piece. Requests are admitted in order of priority and arrival while there
+Every step is one batch. Where a GPU computes, it holds the next token of each running generation and then pieces of
+prompts up to a budget of tokens, so that the weights are read once for both. On a CPU, tokens cost more than weights,
+and in one batch every sequence's attention is computed beside all others' cells: there the two take turns. The budget
+follows from measured speed: a step may last only so long that running generations do not stall, so a long prompt comes
+in beside them piece by piece. Requests are admitted in order of priority and arrival while there
 is room for their KV state; where cells run out, the youngest sequence gives up its place, is parked in RAM and goes
 on later.
 """
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from server.engine.kv_cache import KvCache, NotNow
 from server.engine.sequence import Request, Sequence, Work
-from server.engine.speculation import Acceptance, StepTimes, draft_length
+from server.engine.speculation import Experience, StepTimes, draft_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,6 +79,7 @@ class Limits:
         batch: tokens of one step.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
         solo_gap: seconds that a step may take while none runs.
+        mixed: whether one batch may hold both generations and prompts.
     """
 
     parallel: int
@@ -85,6 +88,7 @@ class Limits:
     gap: float = 0.4
     solo_gap: float = 1.2
     smallest_chunk: int = 16
+    mixed: bool = True
 
 
 class Scheduler:
@@ -95,10 +99,12 @@ class Scheduler:
         self.limits = limits
         self._proposers = list(proposers) if cache.layout.truncatable else []
         self.times = StepTimes()
+        self._experience = {proposer.name: Experience() for proposer in self._proposers}
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._claimed = 0
+        self._prompts_turn = False
 
     def submit(self, request: Request) -> None:
         """Queue all choices of a request. Raises QueueFullError, and then none is queued."""
@@ -111,12 +117,26 @@ class Scheduler:
         """The next batch: empty where there is nothing to do, or all must wait for something."""
         self._claimed = 0
         self._admit()
-        works = list(self._decodes())
-        works += self._prefills(self._prefill_budget(works))
+        works = self._mixed() if self.limits.mixed else self._next_turn()
         still_there = (
             work for work in works if work.sequence.entry
         )  # the last ones planned may have preempted earlier ones
         return sorted(still_there, key=_device_order)
+
+    def _mixed(self) -> list[Work]:
+        works = list(self._decodes())
+        works += self._prefills(sum(len(work.tokens) for work in works))
+        return works
+
+    def _next_turn(self) -> list[Work]:
+        """Prompts or generations, whichever did not come last; the others where there are none of these."""
+        self._prompts_turn = not self._prompts_turn
+        if self._prompts_turn:
+            return self._prompts() or list(self._decodes())
+        return list(self._decodes()) or self._prompts()
+
+    def _prompts(self) -> list[Work]:
+        return list(self._prefills(sum(sequence.decoding for sequence in self.running)))
 
     def commit(self, work: Work, accepted: int) -> None:
         """Note that a batch has been computed: `accepted` of the work's drafts proved right, the rest are forgotten."""
@@ -147,6 +167,8 @@ class Scheduler:
             self.cache.close(sequence.entry, keep=sequence.request.ask.cache_prompt)
             sequence.entry = None
         self._unpark(sequence)
+        for name, acceptance in sequence.acceptance.items():
+            self._experience[name].learn(acceptance)
 
     def preempt(self) -> bool:
         """Take the youngest running sequence off the device, to go on later. False where only one is left."""
@@ -215,7 +237,9 @@ class Scheduler:
             for sequence, (drafts, _) in found.items():
                 if drafts or not sequence.speculates or not proposer.could(sequence):
                     continue
-                acceptance = sequence.acceptance.setdefault(proposer.name, Acceptance())
+                if proposer.name not in sequence.acceptance:
+                    sequence.acceptance[proposer.name] = self._experience[proposer.name].begin()
+                acceptance = sequence.acceptance[proposer.name]
                 room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
                 most = min(room, draft_length(acceptance, self.times, width, proposer.cost))
                 if most > 0:
@@ -238,10 +262,9 @@ class Scheduler:
 
     # prefill
 
-    def _prefill_budget(self, decodes: list[Work]) -> int:
-        """How many prompt tokens the step may take, by the speed they have been computed at."""
-        width = sum(len(work.tokens) for work in decodes)
-        if decodes:
+    def _prefill_budget(self, width: int) -> int:
+        """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at."""
+        if width:
             plain = self.times.seconds(width) if self.times.known else 0.0
             seconds = max(self.limits.gap, 4 * plain) - plain
         else:
@@ -250,8 +273,9 @@ class Scheduler:
         chunk = max(affordable // self.limits.smallest_chunk, 1) * self.limits.smallest_chunk
         return min(chunk, self.limits.batch - width)
 
-    def _prefills(self, budget: int) -> Iterator[Work]:
-        """Pieces of prompts, the oldest request's first, until the budget is spent."""
+    def _prefills(self, width: int) -> Iterator[Work]:
+        """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent."""
+        budget = self._prefill_budget(width)
         for sequence in list(self.running):
             if budget <= 0:
                 return

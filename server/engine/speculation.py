@@ -11,6 +11,7 @@ Decoding (2022).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 NGRAM = 3
 LONGEST = 12
 _PROBE_EVERY = 32
+_USUAL_WEIGHT = 0.2
 _WIDEST = 128
+_NEARBY = 0.35
+"""How far a measurement's say reaches, in doublings of the width."""
+_MOST_SAY = 20
+"""Measurements of one width after which more of them give it no more weight."""
 _TABLE_EVERY = 64
 """Measurements after which the table of step times is made anew."""
 
@@ -87,11 +93,32 @@ class Acceptance:
         return True
 
 
+class Experience:
+    """How often a proposer is right as a rule: what a new sequence expects of it."""
+
+    def __init__(self) -> None:
+        self._rate = Acceptance().rate
+
+    def begin(self) -> Acceptance:
+        """What a sequence starts from."""
+        return Acceptance(self._rate)
+
+    def learn(self, acceptance: Acceptance) -> None:
+        """Take in how a finished sequence's proposals did."""
+        if acceptance.drafted:
+            self._rate += _USUAL_WEIGHT * (acceptance.accepted / acceptance.drafted - self._rate)
+
+
 class StepTimes:
-    """How long a decoding step takes by the number of its tokens, as measured."""
+    """How long a decoding step takes by the number of its tokens, as measured.
+
+    Measurements are noisy, and of many widths: each width's time is a mean over the times per token of widths nearby,
+    so that no lucky measurement makes a wider batch look free.
+    """
 
     def __init__(self) -> None:
         self._measured: dict[int, Rate] = {}
+        self._counts: Counter[int] = Counter()
         self._table: list[float] = [float(width) for width in range(_WIDEST + 1)]
         self._untold = 0
 
@@ -101,10 +128,11 @@ class StepTimes:
             return
         known = width in self._measured
         self._measured.setdefault(width, Rate(0.0, weight=0.1)).learn(width, seconds)
+        self._counts[width] += 1
         self._untold += 1
         if not known or self._untold >= _TABLE_EVERY:
             self._untold = 0
-            self._table = self._interpolated()
+            self._table = self._smoothed()
 
     @property
     def known(self) -> bool:
@@ -117,12 +145,16 @@ class StepTimes:
             return self._table[width]
         return self._table[_WIDEST] * width / _WIDEST
 
-    def _interpolated(self) -> list[float]:
-        """All widths: between measurements a straight line, beyond the last in proportion to it."""
-        known = sorted((width, width / rate.value) for width, rate in self._measured.items())
-        last_width, last_seconds = known[-1]
-        seconds = np.interp(range(_WIDEST + 1), [width for width, _ in known], [time for _, time in known])
-        return [last_seconds * w / last_width if w > last_width else float(s) for w, s in enumerate(seconds)]
+    def _smoothed(self) -> list[float]:
+        """All widths; a wider batch never takes less time than a narrower one."""
+        known = np.array(sorted(self._measured), np.float64)
+        per_token = np.array([1 / self._measured[int(width)].value for width in known])
+        say = np.array([min(self._counts[int(width)], _MOST_SAY) for width in known])
+        widths = np.arange(1, _WIDEST + 1)
+        distance = np.abs(np.log2(widths)[:, None] - np.log2(known)[None, :]) / _NEARBY
+        weights = say * np.exp(-((distance - distance.min(axis=1, keepdims=True)) ** 2))
+        seconds = widths * (weights @ per_token) / weights.sum(axis=1)
+        return [0.0, *np.maximum.accumulate(seconds).tolist()]
 
 
 def draft_length(acceptance: Acceptance, times: StepTimes, width: int, cost: float = 0.0) -> int:

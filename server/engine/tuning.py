@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from server.engine.llama import Context
     from server.engine.messages import LoadSpec
 
-WIDTHS = (1, 2, 4, 8)
+WIDTHS = (1, 2, 4, 8, 16, 32)
 PROMPT = 64
 _TRIES = 3
 _LONG = 0.5

@@ -135,7 +135,12 @@ class Worker:
         outbox.send(LoadProgress(1.0, "measuring"))
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
-        limits = Limits(parallel=spec.parallel, queue=spec.queue_limit, batch=shape.batch)
+        limits = Limits(
+            parallel=spec.parallel,
+            queue=spec.queue_limit,
+            batch=shape.batch,
+            mixed=spec.placement.n_gpu_layers > 0,
+        )
         self._scheduler = Scheduler(self._cache, limits, self._proposers(context_length, tuning))
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -19,13 +20,13 @@ from tests.engine.fake_device import FakeDevice
 class Bench:
     """A scheduler whose plans are carried out at once: every generation says 7."""
 
-    def __init__(self, *, cells: int = 8000, parallel: int = 4, queue: int = 8) -> None:
+    def __init__(self, *, cells: int = 8000, parallel: int = 4, queue: int = 8, mixed: bool = True) -> None:
         device = FakeDevice(8, cells, unified=True)
         costs = Costs()
         costs.prefill.learn(200.0, 1.0)
         layout = Layout(8, cells, unified=True, truncatable=True)
         self.cache = KvCache(device, layout, ram_limit=1 << 20, disk=None, costs=costs, clock=time.monotonic)
-        self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512))
+        self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512, mixed=mixed))
         for width in (1, 2, 4):
             self.scheduler.times.learn(width, 0.07)
         self._device = device
@@ -64,6 +65,19 @@ def test_a_long_prompt_comes_in_pieces_beside_running_generations() -> None:
         piece = next(work for work in works if work.sequence is newcomer)
         assert len(piece.tokens) <= 0.4 * 200, "the step lasts longer than it may"
         assert len(piece.tokens) >= 16
+
+
+def test_where_batches_are_not_mixed_prompts_and_generations_take_turns() -> None:
+    bench = Bench(mixed=False)
+    running = [bench.ask(5) for _ in range(3)]
+    bench.step()
+    newcomer = bench.ask(2000)
+    steps = [bench.step() for _ in range(12)]
+    for works, then in pairwise(steps):
+        kinds = {work.sequence is newcomer for work in works}, {work.sequence is newcomer for work in then}
+        assert kinds in (({True}, {False}), ({False}, {True}))
+    assert all(len(works[0].tokens) <= 0.4 * 200 for works in steps if works[0].sequence is newcomer)
+    assert all({work.sequence for work in works} == set(running) for works in steps if len(works) > 1)
 
 
 def test_alone_a_prompt_comes_in_larger_pieces() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from server.engine.speculation import Acceptance, Lookup, StepTimes, draft_length
+from server.engine.speculation import Acceptance, Experience, Lookup, StepTimes, draft_length
 
 
 def test_lookup_proposes_what_followed_before() -> None:
@@ -45,6 +47,23 @@ def test_times_between_measurements_lie_on_a_line(dear_width: StepTimes) -> None
     assert dear_width.seconds(16) == pytest.approx(16.0)
 
 
+def test_a_lucky_measurement_does_not_make_a_wider_step_free(dear_width: StepTimes) -> None:
+    for _ in range(10):
+        dear_width.learn(8, 8.0)
+        dear_width.learn(9, 8.0)
+        dear_width.learn(10, 10.4)
+    assert draft_length(Acceptance(rate=0.5), dear_width, 8) == 0
+
+
+@given(st.dictionaries(st.integers(1, 128), st.floats(1e-4, 10), min_size=1))
+def test_wider_steps_never_take_less_time(measured: dict[int, float]) -> None:
+    times = StepTimes()
+    for width, seconds in measured.items():
+        times.learn(width, seconds)
+    told = [times.seconds(width) for width in range(1, 200)]
+    assert told == sorted(told)
+
+
 def test_where_width_costs_nothing_much_is_proposed(free_width: StepTimes) -> None:
     assert draft_length(Acceptance(rate=0.9), free_width, 1) >= 7
 
@@ -52,6 +71,15 @@ def test_where_width_costs_nothing_much_is_proposed(free_width: StepTimes) -> No
 def test_where_width_costs_all_nothing_is_proposed_but_now_and_then(dear_width: StepTimes) -> None:
     acceptance = Acceptance(rate=0.9)
     assert [draft_length(acceptance, dear_width, 1) for _ in range(64)].count(1) == 2
+
+
+def test_a_new_sequence_expects_what_finished_ones_found() -> None:
+    experience = Experience()
+    for _ in range(10):
+        experience.learn(Acceptance(drafted=10, accepted=1))
+    assert experience.begin().rate == pytest.approx(0.16, abs=0.02)
+    experience.learn(Acceptance())
+    assert experience.begin().rate == pytest.approx(0.16, abs=0.02), "who proposed nothing says nothing"
 
 
 def test_acceptance_follows_what_happens() -> None:

@@ -39,7 +39,8 @@ class Machine:
         layout = Layout(sequences, cells, unified, truncatable, buffer_bytes=0 if unified else 640)
         costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9), disk=Rate(1e9))
         self.cache = KvCache(self.device, layout, ram_limit=6000, disk=disk, costs=costs, clock=time.monotonic)
-        limits = Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16)
+        mixed = unified != truncatable  # so that each way to batch meets two layouts
+        limits = Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16, mixed=mixed)
         self.scheduler = Scheduler(self.cache, limits, [PromptLookup()])
         context, vocab = cast("Any", self.device), cast("Any", FakeVocab())
         self.runner = Runner(context, vocab, self.scheduler, self.cache, helpers=1)
