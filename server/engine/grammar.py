@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from server.engine.json_schema import MAX_BYTES, SchemaError, parse_schema, prepare_schema
@@ -24,11 +23,13 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.llama import Vocab
     from server.engine.messages import Grammar
+    from server.engine.sampler import Indices, Row
 
 KEPT = 64
 """Compiled grammars that are kept for requests to come."""
+FEW = 4
+"""Tokens count as few where their bits lie in less than this part of the mask's octets."""
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 _INLINE_SCHEMA = re.compile(r"%json\s*(?=[{tf])")
 _POSITION = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
@@ -44,6 +45,22 @@ class ConstraintError(Exception):
     """A grammar turned out too complex while text was generated. The text says why."""
 
 
+class Vocabulary(Protocol):
+    """What is asked of a model's vocabulary; `server.engine.llama.Vocab` is one."""
+
+    size: int
+    end_tokens: frozenset[int]
+    control_tokens: frozenset[int]
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token, those of control tokens too."""
+        ...
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """A token's bytes; a control token has none unless `special`."""
+        ...
+
+
 class Grammars:
     """Compiles grammars for one vocabulary; to be used from one thread.
 
@@ -52,7 +69,7 @@ class Grammars:
         kept: how many compiled grammars are kept.
     """
 
-    def __init__(self, vocab: Vocab, kept: int = KEPT) -> None:
+    def __init__(self, vocab: Vocabulary, kept: int = KEPT) -> None:
         self._vocab = vocab
         self._kept = kept
         self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
@@ -96,7 +113,8 @@ class Grammars:
             raise RequestError(text, code="invalid_grammar", param=param) from error
         if self._tokenizer is None:
             self._tokenizer = make_tokenizer(self._vocab)
-        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(source), log_level=0)
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(source), log_level=0, limits=limits)
         fault = matcher.get_error() or "; ".join(matcher.get_grammar_warnings())
         if fault:
             schema = "JSON schema" in fault
@@ -174,7 +192,7 @@ def _schema_fault(fault: str) -> str:
         reason = f"'pattern' is no regular expression that can be enforced: {reason} ({lines[1]})"
     elif "lookaround" in reason:
         reason = f"'pattern' is no regular expression that can be enforced: {reason}"
-    elif reason.startswith("Pointer") or reason.startswith("Resource"):
+    elif reason.startswith(("Pointer", "Resource", "Anchor")):
         reason = f"'$ref' must point to a place in the schema itself: {reason}"
     elif "oneOf" in reason:
         reason = "'oneOf' is supported where types or a required constant property tell its options apart; use 'anyOf'"
@@ -212,7 +230,7 @@ class _Pieces:
         return [self._of_byte[byte] for byte in text.encode() if byte in self._of_byte]
 
 
-def make_tokenizer(vocab: Vocab) -> LLTokenizer:
+def make_tokenizer(vocab: Vocabulary) -> LLTokenizer:
     """The vocabulary for llguidance: control tokens match only as tokens, all others also by their bytes.
 
     Raises:
@@ -241,7 +259,7 @@ class Constraint:
         self,
         matcher: LLMatcher,
         tokenizer: LLTokenizer,
-        vocab: Vocab,
+        vocab: Vocabulary,
         trigger: bytes,
         visible: frozenset[int],
         *,
@@ -260,10 +278,10 @@ class Constraint:
     @property
     def complete(self) -> bool:
         """Whether nothing may follow but the end."""
-        return self.begun and self._matcher.is_stopped()
+        return self.begun and self._matcher.is_stopped() and not self._matcher.is_error()
 
     def admits(self, token: int) -> bool:
-        """Whether a token may come next. An end token under `ignore_eos` is said not to; `allowed` knows better."""
+        """Whether a token may come next. An end token under `ignore_eos` is said not to; `restrict` knows better."""
         if token in self._vocab.end_tokens:
             return not self._ignore_eos and (not self.begun or self._matcher.is_accepting())
         if self.begun:
@@ -271,20 +289,31 @@ class Constraint:
         rest = self._after_trigger(token)
         return not rest or self._matcher.validate_tokens(rest) == len(rest)
 
-    def allowed(self) -> npt.NDArray[np.intp]:
-        """The tokens that may come next, ascending, once the grammar has begun.
+    def restrict(self, row: Row) -> Indices | None:
+        """Single out the tokens that may come next, once the grammar has begun.
+
+        Args:
+            row: logits [vocabulary]. Where most tokens may come, those that may not are set to minus infinity.
+
+        Returns:
+            Where few tokens may come, these, ascending, and `row` is as it was.
 
         Raises:
             ConstraintError: llguidance gave up.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise ConstraintError(self._matcher.get_error())
-        tokens = np.flatnonzero(np.unpackbits(bits, count=self._vocab.size, bitorder="little"))
-        if self._ignore_eos:
-            others = tokens[~np.isin(tokens, self._ends)]
-            tokens = others if others.size else tokens
-        return tokens
+            raise self._error()
+        octets = np.flatnonzero(bits != 0)
+        if octets.size > bits.size // FEW:
+            row[np.flatnonzero(np.unpackbits(~bits, count=row.size, bitorder="little").view(np.bool_))] = -np.inf
+            if self._ignore_eos:
+                row[self._ends] = -np.inf
+            return None
+        set_bits = np.flatnonzero(np.unpackbits(bits[octets], bitorder="little").view(np.bool_))
+        tokens = octets[set_bits >> 3] * 8 + (set_bits & 7)
+        others = tokens[~np.isin(tokens, self._ends)] if self._ignore_eos else tokens
+        return others if others.size else tokens
 
     def take(self, token: int) -> None:
         """Go on by a token that has been chosen. Raises ConstraintError where llguidance gave up."""
@@ -301,7 +330,10 @@ class Constraint:
 
     def _consume(self, tokens: list[int]) -> None:
         if not self._matcher.consume_tokens(tokens):
-            raise ConstraintError(self._matcher.get_error())
+            raise self._error()
+
+    def _error(self) -> ConstraintError:
+        return ConstraintError(self._matcher.get_error().partition("\n")[0])
 
     def _after_trigger(self, token: int) -> list[int] | None:
         """What a token has beyond the trigger that it completes, as tokens; None where it completes none."""

@@ -12,6 +12,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from server.engine.patterns import PatternError, for_llguidance
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -80,7 +82,8 @@ def prepare_schema(schema: Json) -> Json:
     prepared = _Preparation(schema).schema(schema, "#")
     if prepared is False:
         raise SchemaError("the schema 'false' allows nothing")
-    return {**({} if prepared is True else prepared), "x-guidance": {"whitespace_pattern": _WHITE_SPACE}}
+    whole = cast("dict[str, Json]", {} if prepared is True else prepared)
+    return whole | {"x-guidance": {"whitespace_pattern": _WHITE_SPACE}}
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -158,13 +161,16 @@ class _Preparation:
             if not isinstance(value, dict):
                 raise SchemaError(f"'{keyword}' at '{path}' must be an object of schemas")
             named = cast("dict[str, Json]", value)
-            return {name: self.schema(one, f"{here}/{name}") for name, one in named.items()}
+            prepared = {name: self.schema(one, f"{here}/{name}") for name, one in named.items()}
+            if keyword != "patternProperties":
+                return prepared
+            return {_pattern(keyword, name, path): one for name, one in prepared.items()}
         check = _CHECKS.get(keyword)
         if check is None:
             raise SchemaError(f"'{keyword}' at '{path}' is not supported")
         if (wanted := check(value)) is not None:
             raise SchemaError(f"'{keyword}' at '{path}' {wanted}")
-        return value
+        return _pattern(keyword, value, path) if keyword == "pattern" else value
 
     def _check_together(self, found: dict[str, Json], path: str) -> None:
         """What a keyword may be depends on others for some."""
@@ -212,6 +218,13 @@ class _Preparation:
         for part in reference[2:].split("/"):
             at = cast("dict[str, Json]", at).get(part) if isinstance(at, dict) else None
         return at
+
+
+def _pattern(keyword: str, pattern: str, path: str) -> str:
+    try:
+        return for_llguidance(pattern)
+    except PatternError as error:
+        raise SchemaError(f"'{keyword}' at '{path}' cannot be enforced: {error}") from error
 
 
 def _narrow(constraints: dict[str, Json], applicators: dict[str, Json]) -> None:

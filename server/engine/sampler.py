@@ -28,15 +28,15 @@ class Mask(Protocol):
 
     @property
     def begun(self) -> bool:
-        """Whether most tokens are out of the question; else almost all may come, and `allowed` is not asked."""
+        """Whether many tokens are out of the question; else almost all may come, and `restrict` is not called."""
         ...
 
     def admits(self, token: int) -> bool:
         """Whether a token may come."""
         ...
 
-    def allowed(self) -> Indices:
-        """All tokens that may come, at least one, ascending."""
+    def restrict(self, row: Row) -> Indices | None:
+        """The tokens that may come, at least one, ascending; or None, and all others are minus infinity in `row`."""
         ...
 
 
@@ -86,15 +86,17 @@ class Sampler:
             return token
         if self._sampling.temperature <= 0 and mask.admits(token := int(row.argmax())):
             return token
-        return self._draw(row, mask.allowed())
+        return self._draw(row, mask.restrict(row))
 
     def _draw(self, row: Row, allowed: Indices | None = None) -> int:
         if self._sampling.temperature <= 0:
             return int(row.argmax() if allowed is None else allowed[row[allowed].argmax()])
         tokens, probabilities = self._distribution(row if allowed is None else row[allowed])
-        drawn = self._random.random() * float(probabilities.sum())
-        at = int(np.searchsorted(probabilities.cumsum(), drawn, side="right"))
-        token = tokens[min(at, len(tokens) - 1)]
+        cumulative = probabilities.cumsum()
+        total = float(cumulative[-1])
+        drawn = self._random.random() * total
+        last = int(np.searchsorted(cumulative, total))  # of any weight
+        token = tokens[min(int(np.searchsorted(cumulative, drawn, side="right")), last)]
         return int(token if allowed is None else allowed[token])
 
     def observe(self, token: int) -> None:

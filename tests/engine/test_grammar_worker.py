@@ -108,7 +108,8 @@ async def test_the_end_comes_also_where_it_is_to_be_ignored(start_engine: StartE
 
 async def test_a_grammar_of_nothing_ends_at_once(start_engine: StartEngine) -> None:
     engine = await start_engine()
-    for kind, source in (("choice", '[""]'), ("regex", ""), ("lark", 'start: ""')):
+    empty: list[tuple[GrammarKind, str]] = [("choice", '[""]'), ("regex", ""), ("lark", 'start: ""')]
+    for kind, source in empty:
         for ignore_eos in (False, True):
             answer = await ask(engine, kind, source, ignore_eos=ignore_eos)
             assert (answer.text, answer.finish) == ({0: ""}, {0: "stop"})
