@@ -167,7 +167,10 @@ def explain(faults: Sequence[Mapping[str, Any]], body: object) -> RequestError:
         )
     if first["type"] == "value_error" and len(first["loc"]) == 1:
         return RequestError(_reason(first["msg"]), code="invalid_value")  # about several fields, which it names
-    params = [_param(fault["loc"][1:], body) for fault in faults]
+    params = [
+        _param(fault["loc"][1:], body) if fault["loc"][0] == "body" else str(fault["loc"][-1])  # in the URL or a header
+        for fault in faults
+    ]
     if not params[0]:
         return RequestError("the body must be a JSON object, sent with Content-Type: application/json")
     # Where a field may be one thing or another, the fault that lies deepest belongs to what was meant.

@@ -292,7 +292,13 @@ class Engine:
 
     def _send(self, message: ToWorker) -> None:
         try:
-            self._push_now.send(encode(message), zmq.NOBLOCK)
+            data = encode(message)
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no text is
+            raise RequestError("the text is not Unicode: it has half of a surrogate pair") from error
+        except OverflowError as error:
+            raise RequestError("a number is larger than 64 bits hold") from error
+        try:
+            self._push_now.send(data, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             raise RequestError(
                 "the model cannot take more requests right now; try again shortly", status=503, retry_after=1.0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from server.api.unsupported import UNSUPPORTED
+from tests.conftest import CLIENT
 
 if TYPE_CHECKING:
     from tests.conftest import RunningServer
@@ -218,3 +219,18 @@ def test_what_brim_has_not_is_refused_in_a_sentence(text_server: RunningServer, 
         error = answer.json()["error"]
         assert error["code"] == "not_supported"
         assert error["message"] in UNSUPPORTED.values()
+
+
+def test_what_no_message_can_hold_is_refused(text_server: RunningServer) -> None:
+    headers = {"Content-Type": "application/json"}
+    half = CLIENT.post(f"{text_server.url}/tokenize", content='{"model":"demo","content":"\\ud800"}', headers=headers)
+    assert half.status_code == 400
+    assert "surrogate" in half.json()["error"]["message"]
+    for changed in ({"top_k": 10**30}, {"logit_bias": {str(10**30): 1}}):
+        answer = text_server.post("/v1/completions", {"model": "demo", "prompt": "x", "max_tokens": 1, **changed})
+        assert answer.status_code == 400
+
+
+def test_a_faulty_query_parameter_is_named(text_server: RunningServer) -> None:
+    answer = text_server.get("/slots?model=demo&fail_on_no_slot=perhaps")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "fail_on_no_slot")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_PROMPTS = 128
 MOST_PROBABILITIES = 20
 MOST_STOP_STRINGS = 32
+LARGEST = 2**31 - 1
 DEFAULTS = Parameters(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 """llama-server's, for what neither the request nor the model's Modelfile says."""
 
@@ -45,7 +46,7 @@ One = Annotated[Any, _off(1)]
 No = Annotated[Any, _off(False)]
 Nothing = Annotated[Any, _off([])]
 
-Token = Annotated[int, Field(ge=0, lt=2**31)]
+Token = Annotated[int, Field(ge=0, le=LARGEST)]
 Mixed = Annotated[list[Token | str], Field(min_length=1)]
 
 
@@ -89,13 +90,13 @@ class SamplingFields(StrictModel):
 
     model: str | None = None
     """A model's name; may be left out where just one is loaded."""
-    n_predict: int | None = Field(None, ge=-1)
+    n_predict: int | None = Field(None, ge=-1, le=LARGEST)
     """-1 goes on to the end of the context."""
     n_cmpl: int = Field(1, ge=1, le=128)
     stream: bool = False
     temperature: float | None = None
     """0 and less are greedy."""
-    top_k: int | None = None
+    top_k: int | None = Field(None, ge=-LARGEST, le=LARGEST)
     """0 and less keep all tokens."""
     top_p: float | None = Field(None, ge=0, le=1)
     min_p: float | None = Field(None, ge=0, le=1)
@@ -103,7 +104,7 @@ class SamplingFields(StrictModel):
     """-1 draws one."""
     stop: list[StopString] | None = Field(None, max_length=MOST_STOP_STRINGS)
     repeat_penalty: float | None = Field(None, gt=0)
-    repeat_last_n: int | None = Field(None, ge=-1)
+    repeat_last_n: int | None = Field(None, ge=-1, le=LARGEST)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: Biases | None = None
@@ -113,7 +114,7 @@ class SamplingFields(StrictModel):
     json_schema: dict[str, Any] | None = None
     n_probs: int = Field(0, ge=0, le=MOST_PROBABILITIES)
     """How many of the likeliest tokens to tell at each place, before any sampler."""
-    t_max_predict_ms: int | None = Field(None, ge=0)
+    t_max_predict_ms: int | None = Field(None, ge=0, le=LARGEST)
     """Milliseconds from the request's arrival after which generation ends; 0 is without end."""
     cache_prompt: bool = True
     return_tokens: bool = False
@@ -198,8 +199,8 @@ class SamplingFields(StrictModel):
         pairs = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias or ()
         found: dict[int, float] = {}
         for named, bias in pairs:
-            known = isinstance(named, int) or named.isdecimal()
-            tokens = [int(named)] if known else (await model.engine.tokenize(str(named))).tokens
+            is_token = isinstance(named, int) or named.isdecimal()
+            tokens = [min(int(named), LARGEST)] if is_token else (await model.engine.tokenize(str(named))).tokens
             found |= dict.fromkeys(tokens, -math.inf if bias is False else bias)
         return found
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from server.api.context import ContextOf
+from server.api.llama_server.completion_request import Token
 from server.api.openai.chat_request import ChatRequest
 from server.api.openai.fields import StrictModel
 from server.chat.answer import prepare
@@ -31,7 +32,7 @@ class TokenizeRequest(StrictModel):
 class DetokenizeRequest(StrictModel):
     """Tokens whose text is wanted."""
 
-    tokens: list[int] = Field(max_length=1_000_000)
+    tokens: list[Token] = Field(max_length=1_000_000)
     model: str | None = None
 
 
