@@ -50,9 +50,8 @@ class Llama(ChatFormat):
     """`{"name": ..., "parameters": {...}}`. Calls cannot be told from content before they are read."""
 
     name = "llama"
-    marks = (PYTHON,)
+    marks = (PYTHON, "<think>", "</think>")
     telling = ("<|start_header_id|>", "ipython", '"parameters": ')
-    reasoning = None
     reader = LlamaReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:

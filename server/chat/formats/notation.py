@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[\w.+-]")
 _KEY = re.compile(r"[^\s:,{}\[\]\"']")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which text cannot hold but JSON's escapes can."""
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "\n": "", "/": "/"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
@@ -124,7 +126,8 @@ def _string(reader: Reader, quote: str, pass_on: PassOn, *, raw: bool) -> Step:
         if mark == quote:
             pass_on('"')
             return True
-        pass_on(in_json((yield from _escaped(reader))))
+        char = yield from _escaped(reader)
+        pass_on(json.dumps(char)[1:-1] if _HALVES.fullmatch(char) else in_json(char))
     return False
 
 

@@ -80,7 +80,7 @@ class Pythonic(ChatFormat):
     """`[name(key=value, ...), ...]`."""
 
     name = "pythonic"
-    marks = (START, END, TAG)
+    marks = (START, END, TAG, "<think>", "</think>")
     telling = ("[func_name1(",)
     reader = PythonicReader
 

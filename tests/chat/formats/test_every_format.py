@@ -48,7 +48,7 @@ def test_cuts_do_not_show(style: str, example: Example) -> None:
         assert read(named(style), example, [cut]) == example.says, cut
 
 
-SHORT = {name: [example for example in examples if len(example.text) < 90] for name, examples in EXAMPLES.items()}
+SHORT = {name: [example for example in examples if len(example.text) < 130] for name, examples in EXAMPLES.items()}
 
 
 @pytest.mark.slow
