@@ -57,7 +57,9 @@ class Machine:
         for index in range(n):
             lookup = Lookup(tokens) if self.cache.layout.truncatable else None
             sampler = Sampler(ask.sampling)
-            request.sequences.append(Sequence(request, index, list(tokens), limit, sampler, TextStream(), lookup))
+            request.sequences.append(
+                Sequence(request, index, list(tokens), limit, sampler, TextStream(), lookup=lookup)
+            )
         if not self.cache.layout.truncatable:
             request.checkpoints = sorted({len(tokens) // 2, len(tokens) - 1} - {0})
         return request
