@@ -167,7 +167,7 @@ def _whole_calls(calls: Iterable[Call], first: int = 0) -> list[ToolCall]:
     found: list[ToolCall] = []
     for index, call in enumerate(calls, first):
         try:
-            arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
+            arguments = msgspec.json.decode(call.arguments, type=dict[str, Any])
         except msgspec.MsgspecError:
             continue  # cut short by a limit
         found.append(ToolCall(CalledFunction(call.name, arguments, index)))
