@@ -50,7 +50,7 @@ def test_a_tools_result_becomes_a_message_of_its_own_in_its_place() -> None:
                 {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Paris"}'}}
             ],
         },
-        {"role": "tool", "tool_call_id": "t1", "name": "weather", "content": "rain\n12 °C"},
+        {"role": "tool", "tool_call_id": "t1", "content": "rain\n12 °C"},
         {"role": "tool", "tool_call_id": "t2", "content": "Error: no such city"},
         {"role": "user", "content": "?"},
     ]

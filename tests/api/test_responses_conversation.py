@@ -62,7 +62,7 @@ def test_what_the_assistant_did_in_a_row_is_one_message() -> None:
                 {"id": "c2", "type": "function", "function": function},
             ],
         },
-        {"role": "tool", "tool_call_id": "c2", "name": "weather", "content": "rain"},
+        {"role": "tool", "tool_call_id": "c2", "content": "rain"},
         {"role": "tool", "tool_call_id": "?", "content": "sun"},
     ]
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import field_validator
 
-from server.api.openai.fields import NotYet, StrictModel
+from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 
+_NO_TOOLSETS = refused("brim has no toolsets")
 NO_VISION = "this model has no vision: send text"
 
 
@@ -125,7 +126,7 @@ class ToolUseBlock(CacheableBlock):
     input: dict[str, Any]
     caller: Any = None
     """Accepted and without effect: brim's tools are always called directly."""
-    toolset_name: NotYet = None
+    toolset_name: Annotated[Any, _NO_TOOLSETS] = None
 
 
 _RESULTS = tagged(
@@ -142,7 +143,7 @@ class ToolResultBlock(CacheableBlock):
     tool_use_id: str
     content: str | list[Annotated[TextBlock | DocumentBlock | SearchResultBlock, _RESULTS]] = ""
     is_error: bool | None = None
-    toolset_name: NotYet = None
+    toolset_name: Annotated[Any, _NO_TOOLSETS] = None
 
     def plain(self) -> str:
         """What the model reads; templates have no other way to mark an error."""

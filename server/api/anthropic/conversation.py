@@ -34,15 +34,14 @@ def to_messages(
     """
     blocks = [TextBlock(type="text", text=system)] if isinstance(system, str) else system or ()
     messages = _system([block for block in blocks if not block.text.startswith(_BILLING)])
-    called: dict[str, str] = {}
     for role, same in groupby(turns, key=lambda turn: turn[0]):
         content = [block for _, given in same for block in _as_blocks(given)]
         if role == "assistant":
-            messages.append(_assistant(content, called))
+            messages.append(_assistant(content))
         elif role == "system":
             messages += _system(content)
         else:
-            messages += _user(content, called)
+            messages += _user(content)
     return messages
 
 
@@ -55,12 +54,12 @@ def _system(blocks: Sequence[Block]) -> list[Message]:
     return [{"role": "system", "content": text}] if text else []
 
 
-def _user(blocks: Sequence[Block], called: dict[str, str]) -> list[Message]:
+def _user(blocks: Sequence[Block]) -> list[Message]:
     """A user's turn: messages of text and of tools' results in the order given."""
     messages: list[Message] = []
     for results, same in groupby(blocks, key=lambda block: isinstance(block, ToolResultBlock)):
         if results:
-            messages += [_result(block, called) for block in same if isinstance(block, ToolResultBlock)]
+            messages += [_result(block) for block in same if isinstance(block, ToolResultBlock)]
         else:
             readable = [
                 block.plain()
@@ -71,15 +70,11 @@ def _user(blocks: Sequence[Block], called: dict[str, str]) -> list[Message]:
     return messages or [{"role": "user", "content": ""}]
 
 
-def _result(block: ToolResultBlock, called: dict[str, str]) -> Message:
-    message: Message = {"role": "tool", "tool_call_id": block.tool_use_id, "content": block.plain()}
-    if name := called.get(block.tool_use_id):
-        message["name"] = name
-    return message
+def _result(block: ToolResultBlock) -> Message:
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": block.plain()}
 
 
-def _assistant(blocks: Sequence[Block], called: dict[str, str]) -> Message:
-    """An assistant's turn. The names of what it calls are noted in `called`, by the calls' ids."""
+def _assistant(blocks: Sequence[Block]) -> Message:
     message: Message = {
         "role": "assistant",
         "content": "".join(block.text for block in blocks if isinstance(block, TextBlock)),
@@ -89,7 +84,6 @@ def _assistant(blocks: Sequence[Block], called: dict[str, str]) -> Message:
     calls: list[dict[str, Any]] = []
     for block in blocks:
         if isinstance(block, ToolUseBlock):
-            called[block.id] = block.name
             function = {"name": block.name, "arguments": msgspec.json.encode(block.input).decode()}
             calls.append({"id": block.id, "type": "function", "function": function})
     if calls:

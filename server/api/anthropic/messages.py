@@ -32,13 +32,13 @@ async def create_message(body: MessagesRequest, request: Request, context: Conte
 @router.post("/v1/messages/count_tokens", summary="Count a conversation's tokens")
 async def count_tokens(body: CountTokensRequest, context: ContextOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
     counted = await prompt_tokens(model, prepare(model, body.task(model, context.partition)))
     return Response(msgspec.json.encode({"input_tokens": counted}), media_type="application/json")
 
 
 async def _begin(body: MessagesRequest, context: Context) -> tuple[LoadedModel, Prepared, MessageWriter]:
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
     prepared = prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     writer = MessageWriter(

@@ -1,6 +1,6 @@
 """The requests of POST /v1/messages and /v1/messages/count_tokens.
 
-Every field of Anthropic's reference is here: honoured, refused by name (`NotYet`), or accepted because it means nothing
+Every field of Anthropic's reference is here: honoured, refused for a reason, or accepted because it means nothing
 on one's own machine. Any other field is refused by name.
 Source: https://docs.anthropic.com/en/api/messages
 """
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from server.api.anthropic.blocks import AnyBlock, CacheControl, TextBlock
 from server.api.anthropic.conversation import to_messages
 from server.api.anthropic.tools import MOST_TOOLS, CustomTool, GivenChoice
-from server.api.openai.fields import LONGEST_STOP_STRING, NotYet, StrictModel
+from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.sampling import longest_answer, sampling_of
 from server.chat.task import ChatTask
 from server.engine.messages import Generate, Grammar
@@ -98,7 +98,7 @@ class CountTokensRequest(StrictModel):
     speed: Any = None
     user_profile_id: Any = None
     workspace_id: Any = None
-    mcp_servers: NotYet = None
+    mcp_servers: Annotated[Any, refused("brim calls no servers; call them yourself and offer their tools")] = None
 
     def task(self, model: LoadedModel, partition: str) -> ChatTask:
         """What the request asks of the model."""
@@ -145,8 +145,8 @@ class MessagesRequest(CountTokensRequest):
     metadata: Any = None
     service_tier: Any = None
     inference_geo: Any = None
-    container: NotYet = None
-    diagnostics: NotYet = None
+    container: Annotated[Any, refused("brim runs no code")] = None
+    diagnostics: Annotated[Any, refused("brim does not diagnose its cache; usage tells what was found in it")] = None
 
     @field_validator("metadata")
     @classmethod

@@ -24,7 +24,6 @@ def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Messag
         items: the conversation's, in order.
     """
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
-    called: dict[str, str] = {}
     for item in items:
         match item:
             case MessageItem(role="assistant"):
@@ -35,14 +34,13 @@ def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Messag
                 turn = _assistant(messages)
                 turn["reasoning_content"] = turn.get("reasoning_content", "") + item.text
             case FunctionCallItem():
-                called[item.call_id] = item.name
                 function = {"name": item.name, "arguments": item.arguments}
                 calls: list[dict[str, Any]] = _assistant(messages).setdefault("tool_calls", [])
                 calls.append({"id": item.call_id, "type": "function", "function": function})
             case FunctionOutputItem():
                 result: Message = {"role": "tool", "tool_call_id": item.call_id, "content": item.text}
-                if name := item.name or called.get(item.call_id):
-                    result["name"] = name
+                if item.name:
+                    result["name"] = item.name
                 messages.append(result)
     return messages
 

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import NotYet, StrictModel
+from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 
 MOST_ITEMS = 10_000
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
+_NO_NAMESPACES = refused("brim's tools have no namespaces")
 _NO_MEDIA = {
     "input_image": "this model has no vision: send text",
     "input_file": "brim reads no files: send their text",
@@ -87,8 +88,9 @@ class FunctionCallItem(Item):
     call_id: str
     name: str
     arguments: str
-    namespace: NotYet = None
-    caller: NotYet = None
+    namespace: Annotated[Any, _NO_NAMESPACES] = None
+    caller: Any = None
+    """Accepted and without effect: brim's tools are always called directly."""
     async_: Annotated[Literal[False] | None, Field(alias="async")] = None
     parsed_arguments: Any = None
     """What OpenAI's client adds where it parses an answer."""
@@ -101,8 +103,9 @@ class FunctionOutputItem(Item):
     call_id: str
     output: str | list[Part]
     name: str | None = None
-    namespace: NotYet = None
-    caller: NotYet = None
+    namespace: Annotated[Any, _NO_NAMESPACES] = None
+    caller: Any = None
+    """Accepted and without effect: brim's tools are always called directly."""
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import NotYet, StrictModel
+from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.messages import Grammar
@@ -30,7 +30,7 @@ class FunctionTool(StrictModel):
     """Without effect: calls always fit their schema."""
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
-    output_schema: NotYet = None
+    output_schema: Annotated[Any, refused("brim does not check what tools give")] = None
     async_: Annotated[Literal[False] | None, Field(alias="async")] = None
 
     @field_validator("defer_loading")
@@ -151,8 +151,8 @@ class ReasoningOptions(StrictModel):
     """Without effect: thoughts are given whole."""
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
     """The former name of `summary`."""
-    context: NotYet = None
-    mode: NotYet = None
+    context: Annotated[Any, refused("brim gives the model all reasoning that its template takes")] = None
+    mode: Annotated[Any, refused("brim knows one mode only; leave it out")] = None
 
     @property
     def thinking(self) -> bool | None:

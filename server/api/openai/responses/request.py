@@ -1,6 +1,6 @@
 """The requests of POST /v1/responses and /v1/responses/input_tokens.
 
-Every field of OpenAI's reference is here: honoured, refused by name (`NotYet`), or accepted because it means nothing on
+Every field of OpenAI's reference is here: honoured, refused for a reason, or accepted because it means nothing on
 one's own machine. Any other field is refused by name.
 Source: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.api.openai.fields import MOST_TOP_LOGPROBS, MeaninglessFields, NotYet, StrictModel
+from server.api.openai.fields import MOST_TOP_LOGPROBS, MeaninglessFields, StrictModel, refused
 from server.api.openai.responses.conversation import to_messages
 from server.api.openai.responses.items import MOST_ITEMS, AnyItem, Known
 from server.api.openai.responses.options import (
@@ -62,8 +62,8 @@ class InputTokensRequest(StrictModel):
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    conversation: NotYet = None
-    personality: NotYet = None
+    conversation: Annotated[Any, refused("brim keeps no conversations; use previous_response_id")] = None
+    personality: Annotated[Any, refused("brim has no personalities; say it in the instructions")] = None
 
     def task(self, items: Sequence[Known], model: LoadedModel, partition: str) -> ChatTask:
         """What the request asks of the model.
@@ -121,14 +121,15 @@ class ResponseRequest(InputTokensRequest, MeaninglessFields):
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     max_tool_calls: int | None = Field(None, ge=1)
     """Accepted and without effect: it counts calls of tools that OpenAI runs."""
-    prompt_cache_options: Any = None
-    background: NotYet | Literal[False] = None
-    background_options: NotYet = None
-    context_management: NotYet = None
-    prompt: NotYet = None
-    moderation: NotYet = None
-    access_programs: NotYet = None
-    image: NotYet = None
+    background: (
+        Annotated[Any, refused("brim makes no response in the background; hold the connection")] | Literal[False]
+    ) = None
+    background_options: Annotated[Any, refused("brim makes no response in the background")] = None
+    context_management: Annotated[Any, refused("brim compacts nothing; truncation: auto leaves out first turns")] = None
+    prompt: Annotated[Any, refused("brim keeps no prompts; send the prompt itself")] = None
+    moderation: Annotated[Any, refused("brim has no moderation")] = None
+    access_programs: Annotated[Any, refused("brim has no access programs")] = None
+    image: Annotated[Any, refused("brim makes and reads no images here")] = None
 
     @property
     def with_logprobs(self) -> bool:

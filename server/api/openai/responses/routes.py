@@ -74,7 +74,7 @@ async def _prepare(
     """The model, what it is to answer, and the request's own items."""
     own = await own_items(body, store, context.partition)
     items: Sequence[Known] = await earlier_items(body, store, context.partition) + own
-    model = await context.manager.get(body.model)
+    model = await context.model(body.model)
 
     def prepared(items: Sequence[Known]) -> Prepared:
         return prepare(model, body.task(items, model, context.partition))
