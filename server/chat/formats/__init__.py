@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.command_r import CommandR, CommandR7B
 from server.chat.formats.deepseek import DeepSeekR1, DeepSeekV31
+from server.chat.formats.deepseek_dsml import DeepSeekV4, DeepSeekV32
 from server.chat.formats.function_gemma import FunctionGemma, Gemma4
 from server.chat.formats.functionary import Functionary31, Functionary32
 from server.chat.formats.gemma import Gemma
+from server.chat.formats.glm import Glm
 from server.chat.formats.granite import Granite
 from server.chat.formats.harmony import Harmony
 from server.chat.formats.hermes import Hermes
@@ -27,9 +29,19 @@ FALLBACK: ChatFormat = Hermes()
 """For templates of no known format: most models write it when they are told how."""
 
 FORMATS: tuple[ChatFormat, ...] = (
-    *(Harmony(), DeepSeekR1(), DeepSeekV31(), Mistral(), MistralNemo(), CommandR7B(), CommandR()),
+    *(
+        Harmony(),
+        DeepSeekV32(),
+        DeepSeekV4(),
+        DeepSeekR1(),
+        DeepSeekV31(),
+        Mistral(),
+        MistralNemo(),
+        CommandR7B(),
+        CommandR(),
+    ),
     *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
-    *(Qwen3Coder(), FALLBACK, Plain()),
+    *(Qwen3Coder(), Glm(), FALLBACK, Plain()),
 )
 """All formats. The first that recognises a template is its format."""
 

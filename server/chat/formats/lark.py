@@ -24,8 +24,12 @@ def literal(text: str) -> str:
 
 
 def mark(text: str, special: Mapping[str, int]) -> str:
-    """A terminal for a format's mark: one token where the model has it as such (`special`), else its text."""
-    return f"<[{special[text]}]>" if text in special else literal(text)
+    """An expression for a format's mark: what the model has as tokens (`special`) is those, the rest its text."""
+    inside = [token for token in special if token in text]
+    if not inside:
+        return literal(text)
+    parts = re.split("(" + "|".join(map(re.escape, sorted(inside, key=len, reverse=True))) + ")", text)
+    return " ".join(f"<[{special[part]}]>" if part in special else literal(part) for part in parts if part)
 
 
 def sequence(first: str, other: str, end: str = "", *, parallel: bool) -> str:
@@ -118,11 +122,12 @@ def text_until(end: str, special: Mapping[str, int], parameter: Parameter, rule:
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
     elif constraints:
         constraints.append("/[^<]*/")
-    terminal = rule.upper()
-    head = (
-        f"{rule}: {terminal} {mark(end, special)}" if end in special else f"{rule}[suffix={literal(end)}]: {terminal}"
-    )
-    return f"{head}\n{terminal}: {' & '.join(constraints) or '/(?s:.*)/'}"
+    terminal, allowed = rule.upper(), " & ".join(constraints) or "/(?s:.*)/"
+    tokens = [end.index(token) for token in special if token in end]
+    if not tokens:
+        return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
+    before, after = end[: min(tokens)], end[min(tokens) :]  # a token ends text by itself
+    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed}) {literal(before) if before else ''}"
 
 
 def _pattern(pattern: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from server.chat.formats.bare_values import in_bare, is_text, read_bare
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.lark import json_value, literal, mark, separate_arguments, sequence, text_until
-from server.chat.formats.notation import in_json
 from server.chat.formats.parameters import declared
 from server.chat.formats.reader import Reader
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 ARGUMENT, ARGUMENT_END = "<parameter=", "</parameter>"
-_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 
 class Qwen3CoderReader(Reader):
@@ -67,36 +66,9 @@ class Qwen3CoderReader(Reader):
             pass_on(f"{between}{json.dumps(key, ensure_ascii=False)}: ")
             between = ", "
             yield from self.one_of(("\n",))
-            if not (yield from self._value(parameters.get(key), pass_on)):
+            ends = ("\n" + ARGUMENT_END, ARGUMENT_END)
+            if not (yield from read_bare(self, ends, pass_on, is_text=is_text(parameters, key))):
                 return False
-
-    def _value(self, parameter: Parameter | None, pass_on: Callable[[str], None]) -> Generator[None, None, bool]:
-        """Read a value up to its closing tag: text streams, what may be of another type is read as a whole."""
-        ends = ("\n" + ARGUMENT_END, ARGUMENT_END)
-        if parameter is not None and parameter.is_text:
-            pass_on('"')
-            if not (yield from self.until(ends, lambda text: pass_on(in_json(text)))):
-                return False
-            pass_on('"')
-        else:
-            parts: list[str] = []
-            if not (yield from self.until(ends, parts.append)):
-                return False
-            pass_on(_typed("".join(parts)))
-        return True
-
-
-def _typed(text: str) -> str:
-    """A value's JSON: itself where it is JSON or one of Python's words, else a string."""
-    try:
-        json.loads(text, parse_constant=_not_json)
-    except ValueError:
-        return _WORDS.get(text.strip()) or json.dumps(text, ensure_ascii=False)
-    return text.strip()
-
-
-def _not_json(word: str) -> None:
-    raise ValueError(word)
 
 
 class Qwen3Coder(ChatFormat):
@@ -130,9 +102,5 @@ class Qwen3Coder(ChatFormat):
 
 
 def _written(name: str, arguments: Mapping[str, Any]) -> str:
-    values = {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in arguments.items()
-    }
-    inner = "".join(f"{ARGUMENT}{key}>\n{value}\n{ARGUMENT_END}\n" for key, value in values.items())
+    inner = "".join(f"{ARGUMENT}{key}>\n{in_bare(value)}\n{ARGUMENT_END}\n" for key, value in arguments.items())
     return f"{OPEN}\n{FUNCTION}{name}>\n{inner}{FUNCTION_END}\n{CLOSE}"

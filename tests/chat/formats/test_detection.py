@@ -62,9 +62,12 @@ EXCERPTS = {
         "command-r",
     ),
     "Command R7B, Command A": ("Action: write <|START_ACTION|> ... <|END_ACTION|>", "command-r7b"),
-    "GLM, whose calls are tags of keys and values": (
+    "DeepSeek V3.2": ("{% set mark = '｜DSML｜' %}{{ '<' + mark + 'function_calls>\\n' }}", "deepseek-v3.2"),
+    "DeepSeek V4": ("{% set mark = '｜DSML｜' %}{{ '<' + mark + 'tool_calls>\\n' }}", "deepseek-v4"),
+    "Kimi K2, not known": ("{{ '<|tool_call_begin|>' + id + '<|tool_call_argument_begin|>' }}", FALLBACK.name),
+    "GLM 4.5 to 4.7, Ling 3, Laguna, Spark": (
         "<tool_call>{{ name }}\\n<arg_key>{{ k }}</arg_key><arg_value>{{ v }}</arg_value></tool_call>",
-        FALLBACK.name,
+        "glm",
     ),
     "no tools": ("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}", FALLBACK.name),
 }

@@ -21,6 +21,8 @@ from server.chat.formats import FORMATS, named
 from tests.chat.formats.reading import NOW, PLOT, TOOLS, WEATHER, Call, Example, cases, read
 
 BYTES = LLTokenizer("byte")
+WITHOUT_MARKS = ("llama", "pythonic", "gemma", "command-r", "functionary-v3.1", "functionary-v3.2")
+"""Formats that write calls without special tokens."""
 CALLING = [style.name for style in FORMATS if style.name != "plain"]
 
 
@@ -163,7 +165,7 @@ def test_marks_that_are_special_tokens_stand_as_such_in_the_grammar(style: str) 
     special = {text: index for index, text in enumerate(named(style).marks)}
     _matcher(style, parallel=True, special=special)
     grammar = named(style).call_grammar(TOOLS, special, parallel=True)
-    assert ("<[" in grammar.opening + grammar.rules) == (grammar.trigger in special or style == "harmony")
+    assert ("<[" in grammar.opening + grammar.rules) == (style not in WITHOUT_MARKS)
 
 
 @pytest.mark.parametrize("style", CALLING)
@@ -179,7 +181,7 @@ def test_whatever_the_grammar_allows_is_read_as_calls_that_validate(style: str, 
         jsonschema.validate(json.loads(one.arguments), tool.parameters)
 
 
-ENDS = ("<escape>", '<|"|>', "\n</parameter>\n")
+ENDS = ("<escape>", '<|"|>', "\n</parameter>\n", "</arg_value>", "</｜DSML｜parameter>\n")
 
 
 def _random_walk(matcher: LLMatcher, chance: random.Random) -> str:
