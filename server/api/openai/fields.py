@@ -30,7 +30,7 @@ SeedNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 class StrictModel(BaseModel):
     """A part of a request: no type is coerced, no unknown field passes."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class MeaninglessFields(StrictModel):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from server.api.anthropic.output import MessageObject
-from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, like, stream
+from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events, like
 
 _QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 _WEATHER: dict[str, Any] = {
@@ -29,11 +29,7 @@ _MESSAGE: dict[str, Any] = {
     "type": "message",
     "role": "assistant",
 }
-_EVENTS = (
-    "event: content_block_delta\n"
-    'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" Paris"}}\n\n'
-    'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-)
+_DELTA = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" Paris"}}'
 
 ENTRIES: Entries = {
     ("post", "/v1/messages"): Entry(
@@ -54,7 +50,7 @@ ENTRIES: Entries = {
                 "tool_choice": {"type": "auto"},
             },
         },
-        answers={200: {JSON: Body(MessageObject, _MESSAGE), SSE: stream(_EVENTS)}},
+        answers={200: {JSON: Body(MessageObject, _MESSAGE), SSE: events(_DELTA, "content_block_delta")}},
         errors=(404, 429),
     ),
     ("post", "/v1/messages/count_tokens"): Entry(

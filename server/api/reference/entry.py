@@ -45,9 +45,15 @@ Entries = dict[tuple[str, str], Entry]
 """Entries by method, in lower case, and path."""
 
 
-def stream(events: str) -> Body:
-    """An answer as server-sent events or lines, by the text of a short one."""
-    return Body({"type": "string"}, events)
+def events(data: str, event: str = "message") -> Body:
+    """An answer as server-sent events, by the data of one. OpenAPI describes such a stream by its events."""
+    members = {"event": {"type": "string"}, "data": {"type": "string"}}
+    return Body({"type": "object", "properties": members, "required": ["data"]}, {"event": event, "data": data})
+
+
+def lines(text: str) -> Body:
+    """An answer as lines, each a JSON object, by the text of a short one."""
+    return Body({"type": "string"}, text)
 
 
 def like(example: Any) -> Body:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, like, stream
+from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events, like
 
 _SETTINGS: dict[str, Any] = {
     "temperature": 0.8,
@@ -45,10 +45,7 @@ _COMPLETION: dict[str, Any] = {
     "tokens_cached": 0,
     "timings": _TIMINGS,
 }
-_EVENTS = (
-    'data: {"index":0,"content":" time","tokens":[566],"stop":false}\n\n'
-    'data: {"index":0,"content":"","stop":true,"stop_type":"limit"}\n\n'
-)
+_PART = '{"index":0,"content":" time","tokens":[566],"stop":false}'
 _SLOT: dict[str, Any] = {"id": 0, "n_ctx": 4096, "is_processing": False, "params": _SETTINGS}
 _PROPS: dict[str, Any] = {
     "default_generation_settings": {"n_ctx": 4096, "speculative": True, "params": _SETTINGS},
@@ -75,12 +72,12 @@ ENTRIES: Entries = {
             "Continue a text": {"prompt": "Once upon", "n_predict": 4},
             "Stream": {"prompt": "Once upon", "n_predict": 4, "stream": True, "temperature": 0},
         },
-        answers={200: {JSON: _completion(), SSE: stream(_EVENTS)}},
+        answers={200: {JSON: _completion(), SSE: events(_PART)}},
         errors=(404, 429),
     ),
     ("post", "/infill"): Entry(
         requests={"Fill a gap": {"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 8}},
-        answers={200: {JSON: _completion(), SSE: stream(_EVENTS)}},
+        answers={200: {JSON: _completion(), SSE: events(_PART)}},
         errors=(404, 429),
     ),
     ("post", "/tokenize"): Entry(

@@ -7,7 +7,7 @@ import msgspec
 from server.api.ollama.chat import ChatResponse
 from server.api.ollama.generate import GenerateResponse
 from server.api.ollama.models import ListedModel, RunningModel
-from server.api.reference.entry import JSON, NDJSON, Body, Entries, Entry, like, stream
+from server.api.reference.entry import JSON, NDJSON, Body, Entries, Entry, like, lines
 
 
 class ListedModels(msgspec.Struct):
@@ -78,7 +78,7 @@ _EMBEDDINGS: dict[str, Any] = {
     "prompt_eval_count": 4,
 }
 _DONE: dict[int, dict[str, Body] | None] = {
-    200: {JSON: like({"status": "success"}), NDJSON: stream('{"status":"success"}\n')}
+    200: {JSON: like({"status": "success"}), NDJSON: lines('{"status":"success"}\n')}
 }
 
 ENTRIES: Entries = {
@@ -96,7 +96,7 @@ ENTRIES: Entries = {
         answers={
             200: {
                 JSON: Body(ChatResponse, {**_FIGURES, "message": {"role": "assistant", "content": "Paris."}}),
-                NDJSON: stream(_CHAT_LINES),
+                NDJSON: lines(_CHAT_LINES),
             }
         },
         errors=(404, 429),
@@ -109,7 +109,7 @@ ENTRIES: Entries = {
         answers={
             200: {
                 JSON: Body(GenerateResponse, {**_FIGURES, "response": " a time"}),
-                NDJSON: stream(_GENERATE_LINES),
+                NDJSON: lines(_GENERATE_LINES),
             }
         },
         errors=(404, 429),

@@ -8,7 +8,7 @@ from server.api.openai.chat import ChatCompletion
 from server.api.openai.completions import Completion
 from server.api.openai.embeddings import EmbeddingList
 from server.api.openai.models import ModelObject
-from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, stream
+from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events
 from server.api.rerank import Ranking
 
 
@@ -51,14 +51,14 @@ _USAGE: dict[str, Any] = {
 }
 _ANSWER = {"id": "chatcmpl-4be1", "created": 1767225600, "model": "demo", "system_fingerprint": "brim-8e2c5f3a1b77"}
 _CHUNK = (
-    'data: {"id":"chatcmpl-4be1","object":"chat.completion.chunk","created":1767225600,"model":"demo",'
+    '{"id":"chatcmpl-4be1","object":"chat.completion.chunk","created":1767225600,"model":"demo",'
     '"system_fingerprint":"brim-8e2c5f3a1b77","choices":[{"index":0,"delta":{"content":"Paris"},'
-    '"logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+    '"logprobs":null,"finish_reason":null}]}'
 )
 _TEXT_CHUNK = (
-    'data: {"id":"cmpl-4be1","object":"text_completion","created":1767225600,"model":"demo",'
+    '{"id":"cmpl-4be1","object":"text_completion","created":1767225600,"model":"demo",'
     '"system_fingerprint":"brim-8e2c5f3a1b77","choices":[{"index":0,"text":" a time","logprobs":null,'
-    '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+    '"finish_reason":null}]}'
 )
 
 ENTRIES: Entries = {
@@ -104,7 +104,7 @@ ENTRIES: Entries = {
                         "usage": _USAGE,
                     },
                 ),
-                SSE: stream(_CHUNK),
+                SSE: events(_CHUNK),
             }
         },
         errors=(404, 429),
@@ -126,7 +126,7 @@ ENTRIES: Entries = {
                         "usage": _USAGE,
                     },
                 ),
-                SSE: stream(_TEXT_CHUNK),
+                SSE: events(_TEXT_CHUNK),
             }
         },
         errors=(404, 429),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, like, stream
+from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events, like
 
 _ID = "resp_181d5bbf6cd3"
 _OUTPUT: list[dict[str, Any]] = [
@@ -48,11 +48,7 @@ _WEATHER: dict[str, Any] = {
     "name": "weather",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-_EVENTS = (
-    "event: response.output_text.delta\n"
-    'data: {"type":"response.output_text.delta","sequence_number":4,"output_index":0,"content_index":0,'
-    '"delta":"Paris"}\n\n'
-)
+_DELTA = '{"type":"response.output_text.delta","sequence_number":4,"output_index":0,"content_index":0,"delta":" Paris"}'
 
 
 def _response() -> Body:
@@ -72,7 +68,7 @@ ENTRIES: Entries = {
             },
             "Offer a tool": {"input": "What is the weather in Oslo?", "tools": [_WEATHER]},
         },
-        answers={200: {JSON: _response(), SSE: stream(_EVENTS)}},
+        answers={200: {JSON: _response(), SSE: events(_DELTA, "response.output_text.delta")}},
         errors=(404, 429),
     ),
     ("post", "/v1/responses/input_tokens"): Entry(
