@@ -114,7 +114,7 @@ def _write(path: Path, architecture: str, layers: list[Tensors], more: Fields) -
 
 def _values(name: str, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[np.float64]:
     if name.endswith("ssm_a"):  # a decay: negative, and different for each state
-        return -np.tile(np.arange(1, shape[-1] + 1), (shape[0], 1))
+        return -np.tile(np.arange(1.0, shape[-1] + 1), (shape[0], 1))
     if name.endswith("norm.weight") or name.endswith("ssm_d"):
         return np.ones(shape)
     return random.standard_normal(shape) / np.sqrt(shape[-1])
