@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -285,6 +286,34 @@ def test_models_are_loaded_on_demand_and_unloaded(stocked: ollama.Client) -> Non
     assert stocked.chat("other", []).done_reason == "load"
     assert stocked.chat("other", [], keep_alive=0).done_reason == "unload"
     assert stocked.ps().models == []
+
+
+def wait_until_nothing_is_loaded(client: ollama.Client) -> None:
+    deadline = time.monotonic() + 60
+    while client.ps().models:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_model_kept_for_no_time_goes_after_its_answer_and_not_before(stocked: ollama.Client) -> None:
+    options = {"temperature": 0, "num_predict": 60}
+    parts = stocked.chat("mine", MESSAGES, options=options, keep_alive=0, stream=True)
+    first = next(parts)
+    assert [model.model for model in stocked.ps().models] == ["mine:latest"]
+    rest = list(parts)
+    assert rest[-1].done
+    wait_until_nothing_is_loaded(stocked)
+    whole = stocked.chat("mine", MESSAGES, options=options, keep_alive=0)
+    assert whole.message.content == "".join(part.message.content or "" for part in [first, *rest])
+    wait_until_nothing_is_loaded(stocked)
+
+
+def test_a_client_that_hangs_up_holds_no_model(stocked: ollama.Client) -> None:
+    endless = {"temperature": 1, "num_predict": -1}
+    parts = stocked.generate("mine", "Once", raw=True, options=endless, keep_alive=0, stream=True)
+    next(parts)
+    del parts  # closes the connection
+    wait_until_nothing_is_loaded(stocked)
 
 
 def test_a_model_is_made_used_and_removed(stocked: ollama.Client) -> None:
