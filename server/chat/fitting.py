@@ -187,7 +187,7 @@ def _parsed(function: Mapping[str, Any]) -> dict[str, Any]:
     """A call's arguments as an object. Raises RequestError where they are none."""
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise RequestError(

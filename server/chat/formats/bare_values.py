@@ -54,7 +54,7 @@ def _typed(text: str) -> str:
     """A value's JSON: itself where it is JSON or one of Python's words, else a string."""
     try:
         json.loads(text, parse_constant=_not_json)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _WORDS.get(text.strip()) or json.dumps(text, ensure_ascii=False)
     return text.strip()
 

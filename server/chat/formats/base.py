@@ -41,7 +41,7 @@ class CallGrammar(Struct, frozen=True):
     """How calls must be written, for llguidance.
 
     Attributes:
-        opening: Lark terminals and literals that open the first call, such as `"<tool_call>"` or `<[151657]>`.
+        opening: an expression in Lark that opens the first call: `"<tool_call>"`, `<[151657]>`, a rule of `rules`.
         rules: a Lark grammar's rules, of which `calls` describes all that follows the opening up to the turn's end.
         trigger: the text of the opening as it shows in the output; None where it cannot be told from other text, so
             that calls are enforced only where one is required.

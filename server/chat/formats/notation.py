@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     PassOn = Callable[[str], None]
     Step = Generator[None, None, bool]
 
+_MOST_NESTED = 64
+"""Steps within steps are frames within frames, which Python allows some hundreds of."""
 _WORD = re.compile(r"[\w.+-]")
 _KEY = re.compile(r"[^\s:,{}\[\]\"']")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -43,6 +45,8 @@ PYTHON = Notation(quotes=('"', "'", '"""', "'''"))
 
 def read_value(reader: Reader, notation: Notation, pass_on: PassOn) -> Step:
     """Consume a value and pass on what it is in JSON; False where it breaks or the text ends within."""
+    if reader.depth > _MOST_NESTED:
+        return False
     yield from reader.space()
     opening = yield from reader.one_of((*notation.quotes, *notation.raw_quotes, "[", "(", "{"))
     if opening in ("[", "("):
@@ -81,12 +85,14 @@ def read_items(
         item: reads one, given its index.
     """
     pass_on(brackets[0])
+    reader.depth += 1
     count = 0
     comma = True
     while True:
         yield from reader.space()
         if (yield from reader.one_of((closer,))):
             pass_on(brackets[1])
+            reader.depth -= 1
             return True
         if not comma:
             return False

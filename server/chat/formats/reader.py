@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Reader(OutputParser):
     """A parser written as one generator, `read`, that waits wherever it needs text that is not there yet.
 
-    Steps (`yield from self.literal(...)`) decide only what no further text can change, which is why the cuts between
+    Steps (`yield from self.one_of(...)`) decide only what no further text can change, which is why the cuts between
     pieces never show in the events. What is consumed but not yet understood stays in `_unsure`: `settle` drops it,
     `give_up` makes it content, so that no text is ever lost.
     """
@@ -36,6 +36,8 @@ class Reader(OutputParser):
         self._events: list[Event] = []
         self._call_count = 0
         self._steps = self._run()
+        self.depth = 0
+        """How deep the value that is being read is nested in others."""
 
     @abstractmethod
     def read(self) -> Generator[None, None, None]:
@@ -113,6 +115,7 @@ class Reader(OutputParser):
         """A call begins for certain; returns what takes its arguments' text, which settles what was consumed."""
         self.settle()
         self._space = ""
+        self.depth = 0
         index = self._call_count
         self._call_count += 1
         self._events.append(CallStart(index, name))

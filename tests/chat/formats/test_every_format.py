@@ -93,6 +93,21 @@ def test_text_without_marks_is_content_to_the_letter(style: Any, text: str) -> N
     assert read(style, Example(prefix + text, ())) == ((Content(text),) if text else ())
 
 
+@pytest.mark.parametrize(
+    ("style", "opening"),
+    [
+        ("hermes", '<tool_call>{"name": "plot", "arguments": {"lines": '),
+        ("pythonic", "[plot(lines="),
+        ("gemma4", "<|tool_call>call:plot{lines:"),
+        ("qwen3-coder", "<tool_call>\n<function=plot>\n<parameter=lines>\n"),
+    ],
+)
+def test_values_nested_without_end_are_no_fault(style: str, opening: str) -> None:
+    said = read(named(style), Example(opening + "[" * 20_000 + "\n</parameter>", ()), [20, 2_000])
+    assert isinstance(said[0], Call)
+    assert said[0].name == "plot"
+
+
 Arguments = st.SearchStrategy[dict[str, Any]]
 WITHOUT_TAGS = st.text(st.characters(exclude_characters="<\r", exclude_categories=["Cs"]))
 NUMBERS: st.SearchStrategy[Any] = st.floats(-1e6, 1e6) | st.integers()
