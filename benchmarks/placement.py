@@ -1,9 +1,10 @@
-"""Does the planner rank placements as this machine does? Predicted and measured speed over a real RPC device.
+"""Does the planner rank placements as a machine does? Predicted and measured speed over real RPC devices.
 
 python -m benchmarks.placement [--repeats 3]
 
-The device is another process on this machine that computes with all cores, while the host computes with one, so that
-the two differ. The figures are only good on a machine that does nothing else.
+A device is another process on this machine that computes with all cores, while the host computes with one, so that the
+two differ. The placements go from the CPU alone through some layers, whole or without their feed-forward parts, to the
+whole model on one device, and over two devices. Best run on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -11,68 +12,128 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
+from converter.convert import quantize
 from converter.gguf_info import read_gguf_info
 from server.engine.cores import cpu_name, usable_cores
-from server.engine.messages import LoadSpec, Placement
+from server.engine.messages import LoadSpec
 from server.offload.asking import ask
 from server.offload.devices import discover
 from server.offload.footprint import footprint
-from server.offload.planner import UBATCHES, plan
+from server.offload.planner import UBATCHES, Cut, Plan, plan
 from server.offload.questions import DeviceSpeed, Measure, Speeds
-from server.offload.solving import Outcome, Solver, Wish
+from server.offload.solving import GpuLayers, Outcome, Solver, Wish
 from tests.offload.models import RANDOM_160M, write_random
 from tests.offload.workers import decoding, rpc_worker
 
-RESULTS = Path(__file__).parent / "results" / "placement.json"
-CONTEXT = 2048
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converter.gguf_info import GGUFInfo
+    from server.offload.devices import Machine
+
+RESULTS = Path(__file__).parent / "results"
+CONTEXT = 512
 TOKENS = 40
+DEPTH = 60
+"""Tokens in the sequence while speed is measured, on average."""
+MIB = 1 << 20
+UNBOUNDED = 1 << 50
+ONE_DEVICE: tuple[tuple[GpuLayers, int], ...] = (
+    (0, UNBOUNDED), (2, UNBOUNDED), (5, UNBOUNDED), (8, UNBOUNDED), (11, UNBOUNDED), ("all", UNBOUNDED),
+    ("all", 148 * MIB), ("all", 138 * MIB), ("all", 128 * MIB), (8, 120 * MIB),
+)  # fmt: skip
+"""Layers and bytes of the device; where the bytes do not suffice, feed-forward parts stay on the CPU."""
+TWO_DEVICES = ((80 * MIB, 150 * MIB), (60 * MIB, 110 * MIB))
+
+
+@dataclass
+class Row:
+    """One placement. Times are for one token, in milliseconds."""
+
+    placement: str
+    predicted_ms: float
+    measured_ms: float = float("inf")
 
 
 def main(repeats: Annotated[int, typer.Option(help="Measurements of each placement; the fastest counts.")] = 3) -> None:
-    """Measure every other number of offloaded layers and compare the order with the predicted one."""
-    with tempfile.TemporaryDirectory() as folder, rpc_worker(usable_cores()) as worker:
-        path = write_random(RANDOM_160M, Path(folder) / "random-160m.gguf")
-        info = read_gguf_info(path)
-        machine = discover((worker.endpoint,))
-        speeds = _measured(worker.endpoint)
-        layers = range(0, RANDOM_160M.layers + 2, 2)
-        predicted: dict[int, float] = {}
-        measured: dict[int, list[float]] = {n: [] for n in layers}
-        placements: dict[int, Placement] = {}
-        for n in layers:
-            solver = Solver(info, footprint(info), machine, Wish(CONTEXT, 1, "f16", n), speeds, depth=40)
-            found = plan(solver.problem(solver.estimated(UBATCHES[0]), UBATCHES[0]))
-            predicted[n] = found.seconds
-            placements[n] = Outcome(solver.wish, machine, found, solver.budgets, UBATCHES[0], 0, False).placement()
+    """Measure placements and compare their order with the predicted one."""
+    threads, console = usable_cores(), Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder, rpc_worker(threads) as first, rpc_worker(threads) as second:
+        path = Path(folder) / "random-160m-q4_k_m.gguf"
+        quantize(write_random(RANDOM_160M, Path(folder) / "random-160m.gguf"), path, "Q4_K_M")
+        endpoints = (first.endpoint, second.endpoint)
+        speeds = _measured(endpoints)
+        outcomes = list(_outcomes(read_gguf_info(path), discover(endpoints), speeds))
+        rows = [Row(_describe(outcome.plan), 1000 * outcome.plan.seconds) for outcome in outcomes]
         for _ in range(repeats):  # in turns, so that a slow minute meets all of them
-            for n in layers:
+            for row, outcome in zip(rows, outcomes, strict=True):
                 spec = LoadSpec(
-                    path=str(path), name="m", digest="", placement=placements[n], context=CONTEXT, parallel=1,
-                    rpc=(worker.endpoint,), threads=1,
+                    path=str(path), name="m", digest="", placement=outcome.placement(), context=CONTEXT, parallel=1,
+                    rpc=endpoints, threads=1,
                 )  # fmt: skip
                 with decoding(spec, TOKENS) as result:
-                    measured[n].append(result["seconds"])
-    best = {n: min(times) for n, times in measured.items()}
-    _report(predicted, best, speeds)
+                    row.measured_ms = min(row.measured_ms, 1000 * statistics.median(result["step_seconds"]))
+                    console.print(f"{row.placement}: {row.measured_ms:.1f} ms", highlight=False)
+    _report(rows, speeds)
 
 
-def _measured(endpoint: str) -> dict[str, DeviceSpeed]:
-    """The host with one thread and the device, timed just now."""
-    answer = ask(Measure(("CPU", "RPC0"), (endpoint,), 1))
-    if not isinstance(answer, Speeds):
-        raise SystemExit(f"the devices could not be measured: {answer}")
-    return {speed.name: speed for speed in answer.devices}
+def _measured(endpoints: tuple[str, ...]) -> dict[str, DeviceSpeed]:
+    """The host with one thread and the devices, timed twice just now; the faster counts, since others only disturb."""
+    rounds: list[tuple[DeviceSpeed, ...]] = []
+    for _ in range(2):
+        answer = ask(Measure(("CPU", "RPC0", "RPC1"), endpoints, 1), time_limit=120)
+        if not isinstance(answer, Speeds):
+            raise SystemExit(f"the devices could not be measured: {answer}")
+        rounds.append(answer.devices)
+    return {one.name: _faster(one, other) for one, other in zip(*rounds, strict=True)}
+
+
+def _faster(one: DeviceSpeed, other: DeviceSpeed) -> DeviceSpeed:
+    return structs.replace(
+        one,
+        bandwidth={name: max(speed, other.bandwidth[name]) for name, speed in one.bandwidth.items()},
+        attention=max(one.attention, other.attention),
+        call=min(one.call, other.call),
+        link=max(one.link, other.link),
+    )
+
+
+def _outcomes(info: GGUFInfo, machine: Machine, speeds: dict[str, DeviceSpeed]) -> Iterator[Outcome]:
+    """The placements to be compared."""
+    cases: list[tuple[GpuLayers, tuple[int, ...]]] = [(layers, (size,)) for layers, size in ONE_DEVICE]
+    cases.extend(("all", sizes) for sizes in TWO_DEVICES)
+    for layers, sizes in cases:
+        devices = tuple(
+            replace(device, total=size, free=size) for device, size in zip(machine.devices, sizes, strict=False)
+        )
+        wish = Wish(CONTEXT, 1, "f16", layers)
+        solver = Solver(info, footprint(info), replace(machine, devices=devices), wish, speeds, depth=DEPTH)
+        found = plan(solver.problem(solver.buffers_of_whole(UBATCHES[0]), UBATCHES[0]))
+        yield Outcome(wish, machine, found, solver.budgets, UBATCHES[0], 0, False)
+
+
+def _describe(found: Plan) -> str:
+    if not found.stretches:
+        return "CPU alone"
+    places = [
+        f"{min(stretch.end, RANDOM_160M.layers) - stretch.start} on {stretch.device}" for stretch in found.stretches
+    ]
+    cut = sum(cut is Cut.FFN for stretch in found.stretches for cut in stretch.cuts)
+    remarks = [f"{cut} without feed-forward part"] * bool(cut) + ["KV on the host"] * (not found.offload_kv)
+    return ", ".join([*places, *remarks])
 
 
 def spearman(a: list[float], b: list[float]) -> float:
-    """The correlation of two lists' ranks."""
+    """The correlation of two lists' ranks; the lists have no equal values."""
 
     def ranks(values: list[float]) -> list[float]:
         return [float(sorted(values).index(value)) for value in values]
@@ -80,29 +141,33 @@ def spearman(a: list[float], b: list[float]) -> float:
     return statistics.correlation(ranks(a), ranks(b))
 
 
-def _report(predicted: dict[int, float], measured: dict[int, float], speeds: dict[str, DeviceSpeed]) -> None:
-    correlation = spearman(list(predicted.values()), list(measured.values()))
-    table = Table("layers on the device", "predicted, ms", "measured, ms", box=None)
-    for n, seconds in predicted.items():
-        table.add_row(str(n), f"{1000 * seconds:.1f}", f"{1000 * measured[n]:.1f}")
+def _report(rows: list[Row], speeds: dict[str, DeviceSpeed]) -> None:
+    correlation = spearman([row.predicted_ms for row in rows], [row.measured_ms for row in rows])
+    table = Table("layers on devices", "predicted, ms", "measured, ms", box=None)
+    lines = ["| layers on devices | predicted, ms a token | measured, ms a token |", "|---|---|---|"]
+    for row in rows:
+        table.add_row(row.placement, f"{row.predicted_ms:.1f}", f"{row.measured_ms:.1f}")
+        lines.append(f"| {row.placement} | {row.predicted_ms:.1f} | {row.measured_ms:.1f} |")
     console = Console()
     console.print(table)
     console.print(f"Spearman correlation: {correlation:.3f}")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "cpu": cpu_name(),
-                "cores": usable_cores(),
-                "bandwidth": {name: speed.bandwidth for name, speed in speeds.items()},
-                "predicted_seconds": predicted,
-                "measured_seconds": measured,
-                "spearman": correlation,
-            },
-            indent=2,
-        )
-        + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    machine = f"{cpu_name()}, {usable_cores()} cores"
+    text = (
+        "# Placements, predicted and measured\n\n"
+        f"A random model of 160 million weights in Q4_K_M on {machine}.\n"
+        "The host computes with one thread, the devices (RPC workers on the same machine) with all.\n\n"
+        + "\n".join(lines)
+        + f"\n\nSpearman correlation of the ranks: {correlation:.3f}.\n"
     )
+    (RESULTS / "placement.md").write_text(text)
+    report = {
+        "machine": machine,
+        "speeds": {name: structs.asdict(speed) for name, speed in speeds.items()},
+        "placements": [asdict(row) for row in rows],
+        "spearman": correlation,
+    }
+    (RESULTS / "placement.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[object, ...]]] = {
     "ggml_backend_synchronize": (None, (c_void_p,)),
     "ggml_backend_graph_compute": (c_int, (c_void_p, c_void_p)),
     "ggml_backend_tensor_get": (None, (c_void_p, c_void_p, c_size_t, c_size_t)),
+    "ggml_rms_norm": (c_void_p, (c_void_p, c_void_p, c_float)),
     "ggml_backend_alloc_ctx_tensors": (c_void_p, (c_void_p, c_void_p)),
     "ggml_backend_buffer_clear": (None, (c_void_p, ctypes.c_uint8)),
     "ggml_backend_buffer_free": (None, (c_void_p,)),

@@ -12,7 +12,7 @@ from server.offload.nvml import used_by_this_process
 from server.offload.questions import DeviceSpeed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_K": 12}
 F32 = 0
@@ -24,6 +24,10 @@ PREFILL_TOKENS = 128
 HEAD, HEADS, KV_HEADS, DEPTH = 128, 32, 8, 4096
 """Attention as in an 8B model, 4,096 tokens into a sequence."""
 ATTENTION_LAYERS = 3
+INPUTS = 6
+"""Small tensors that a stretch of layers is given for each token: hidden state, positions, mask, places of its KV."""
+OPERATIONS = 100
+"""In a chain of small ones, which shows what each costs beside its arithmetic: threads' barrier, a kernel's start."""
 SECONDS = 0.15
 """Least time to repeat each measurement for; the fastest repetition counts, since others only disturb."""
 CONTEXT_BYTES = 1 << 20
@@ -49,8 +53,9 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
         with _products(ggml, backend, number, ROWS, 1, MATRICES) as (graph, nbytes, _, last):
             bandwidth[label] = nbytes / _fastest(ggml, backend, graph, last)
     attention = _attention(ggml, device, backend)
-    with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, _, last):
-        call = _fastest(ggml, backend, graph, last)
+    with _products(ggml, backend, GGML_TYPES["q4_K"], 256, 1, 1) as (graph, _, matrix, last):
+        call = _fastest(ggml, backend, graph, last, [matrix] * INPUTS)
+    operation = max(0.0, _chain(ggml, backend) - call) / OPERATIONS
     with _products(ggml, backend, GGML_TYPES["q4_K"], ROWS, PREFILL_TOKENS, 1) as (graph, nbytes, matrix, last):
         seconds = _fastest(ggml, backend, graph, last)
         link = _link(ggml, matrix, nbytes)
@@ -62,6 +67,7 @@ def measure(ggml: Ggml, name: str, threads: int = 0) -> DeviceSpeed:
         attention=attention,
         prefill=2 * ROWS * COLUMNS * PREFILL_TOKENS / seconds,
         call=call,
+        operation=operation,
         link=link,
         overhead=None if before is None or after is None else max(0, after - before - nbytes),
     )
@@ -123,16 +129,30 @@ def _attention(ggml: Ggml, device: int, backend: int) -> float:
             return nbytes / _fastest(ggml, backend, graph, out)
 
 
-def _fastest(ggml: Ggml, backend: int, graph: int, last: int) -> float:
-    """Seconds of the fastest computation of a graph.
+def _chain(ggml: Ggml, backend: int) -> float:
+    """Seconds for a chain of small operations."""
+    with _graph(ggml) as (context, graph):
+        last = ggml.pointer("ggml_new_tensor_2d", context, F32, COLUMNS, 1)
+        for _ in range(OPERATIONS):
+            last = ggml.pointer("ggml_rms_norm", context, last, 1e-5)
+        ggml.call("ggml_build_forward_expand", graph, last)
+        with _allocated(ggml, context, backend):
+            return _fastest(ggml, backend, graph, last)
+
+
+def _fastest(ggml: Ggml, backend: int, graph: int, last: int, inputs: Sequence[int] = ()) -> float:
+    """Seconds of the fastest computation of a graph, after a little is written to each of `inputs`.
 
     The result is read each time from its `last` tensor: only that waits for a remote device, which computes behind.
     """
     result = ctypes.create_string_buffer(4)
+    given = ctypes.create_string_buffer(1 << 10)
     best = float("inf")
     end = time.perf_counter() + SECONDS
     while best == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()
+        for tensor in inputs:
+            ggml.call("ggml_backend_tensor_set", tensor, given, 0, len(given))
         if ggml.call("ggml_backend_graph_compute", backend, graph) != 0:
             raise OSError("the device failed while it was measured")
         ggml.call("ggml_backend_synchronize", backend)

@@ -228,10 +228,15 @@ class _Search:
             rows.insert(0, row)
         return rows
 
+    def layers_in(self, start: int, end: int) -> int:
+        """Repeating layers among the items from `start` to before `end`; the last item is the output."""
+        return min(end, self.problem.n_items - 1) - min(start, self.problem.n_items - 1)
+
     def host_seconds(self, start: int) -> float:
         """Seconds for the items before `start`."""
         host = self.problem.host
-        return self.read_before[start] / host.bandwidth + self.kv_read_before[start] / host.kv_bandwidth + host.call
+        reading = self.read_before[start] / host.bandwidth + self.kv_read_before[start] / host.kv_bandwidth
+        return reading + self.layers_in(0, start) * host.layer + host.call
 
     def stretch_seconds(self, budget: Budget, start: int, end: int) -> float:
         """Seconds for a stretch with the best cuts that make it fit; infinity where none do."""
@@ -242,6 +247,7 @@ class _Search:
             return INFINITY
         speed, host = budget.speed, self.problem.host
         seconds = (self.read_before[end] - self.read_before[start]) / speed.bandwidth + speed.call + point.lost
+        seconds += self.layers_in(start, end) * speed.layer
         kv_read = self.kv_read_before[end] - self.kv_read_before[start]
         if self.offload_kv:
             seconds += kv_read / speed.kv_bandwidth

@@ -82,6 +82,7 @@ class DeviceSpeed(Struct, frozen=True, kw_only=True):
         attention: bytes of KV that attention to a long context reads a second, for one token; 0 where unsupported.
         prefill: floating-point operations a second in a product with 128 columns of a q4_K matrix.
         call: seconds that starting one graph and awaiting it takes, whatever its size.
+        operation: seconds that each further operation of a graph takes, however small.
         link: bytes a second from the host to the device's memory.
         overhead: bytes of device memory that the backend takes beside its buffers; None where it cannot be told.
     """
@@ -92,6 +93,7 @@ class DeviceSpeed(Struct, frozen=True, kw_only=True):
     prefill: float
     call: float
     link: float
+    operation: float = 0.0
     overhead: int | None = None
 
 

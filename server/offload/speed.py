@@ -1,7 +1,7 @@
 """How fast a placement will be: bytes moved over each device's bandwidth, plus what crossing between devices costs.
 
-Decoding one token reads every weight on its way once, so time is bytes over bandwidth; each change of device adds one
-call and the copy of one hidden state.
+Decoding one token reads every weight on its way once, so time is bytes over bandwidth; each operation adds a little,
+and each change of device one call and the copy of one hidden state.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEPTH = 4096
 """Tokens already in the sequence when speed is predicted, where the context allows for twice as many."""
+OPERATIONS_PER_LAYER = 25
+"""Norms, products, rotations and additions of a usual layer in llama.cpp's graph."""
 _MEASURED = {"F32": "f16", "F16": "f16", "BF16": "f16", "Q8_0": "q8_0", "Q8_K": "q8_0", "Q6_K": "q8_0"}
 """Which measured type stands for which; the rest by q4_K."""
 
@@ -26,12 +28,14 @@ class Speed:
     Attributes:
         bandwidth: bytes of its weights read a second. kv_bandwidth: bytes of KV that attention reads a second.
         call: seconds that one stretch of work costs beside its bytes, the hidden state's way there and back included.
+        layer: seconds that one layer costs beside its bytes: its operations one after another.
         logits: seconds to bring one token's logits to the host.
     """
 
     bandwidth: float
     kv_bandwidth: float
     call: float = 0.0
+    layer: float = 0.0
     logits: float = 0.0
 
 
@@ -45,6 +49,7 @@ def speed_for(model: Footprint, measured: DeviceSpeed) -> Speed:
         bandwidth=total / seconds if seconds else bandwidth["f16"],
         kv_bandwidth=measured.attention or bandwidth["f16"],
         call=measured.call + copy,
+        layer=OPERATIONS_PER_LAYER * measured.operation,
         logits=4 * model.n_vocab / link if link else 0.0,
     )
 
