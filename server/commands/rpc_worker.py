@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from server.engine.client import THREADING
 from server.engine.cores import usable_cores
 
 
@@ -33,7 +34,8 @@ def rpc_worker(
         )
     sys.stderr.flush()
     arguments = [f"{host}:{port}", str(threads or usable_cores()), *(device or [])]
-    os.execv(sys.executable, [sys.executable, "-m", "server.offload.rpc_server", *arguments])
+    command = [sys.executable, "-m", "server.offload.rpc_server", *arguments]
+    os.execve(sys.executable, command, THREADING | os.environ)
 
 
 def _is_loopback(host: str) -> bool:

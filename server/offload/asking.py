@@ -8,6 +8,7 @@ import sys
 
 import msgspec
 
+from server.engine.client import THREADING
 from server.offload.questions import Answer, Failure, Question
 
 TIME_LIMIT = 45.0
@@ -23,7 +24,7 @@ def ask(question: Question, *, time_limit: float = TIME_LIMIT) -> Answer:
             capture_output=True,
             timeout=time_limit,
             check=False,
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # an abort would start a debugger
+            env=THREADING | os.environ | {"GGML_NO_BACKTRACE": "1"},  # an abort would start a debugger
         )
     except subprocess.TimeoutExpired:
         return Failure(f"no answer from the device drivers within {time_limit:g} s")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 
+from server.engine.client import THREADING
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -47,7 +49,7 @@ def rpc_worker(threads: int = 1) -> Generator[RpcWorker]:
         port = free.getsockname()[1]
     endpoint = f"127.0.0.1:{port}"
     command = [sys.executable, "-m", "server.offload.rpc_server", endpoint, str(threads)]
-    touching = os.environ | {"MALLOC_PERTURB_": "165"}  # glibc then writes to all memory that it hands out
+    touching = THREADING | os.environ | {"MALLOC_PERTURB_": "165"}  # glibc then writes to all memory that it hands out
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=touching)
     try:
         _wait_for(port, process)
@@ -70,7 +72,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def decoding(spec: LoadSpec, tokens: int = 24, *, full_context: bool = False) -> Generator[dict[str, Any]]:
     """Load and decode in a process of its own; the model stays loaded inside the block."""
     command = [sys.executable, "-m", "tests.offload.decoding"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=THREADING | os.environ
+    )
     assert process.stdin and process.stdout
     request = {"spec": msgspec.to_builtins(spec), "tokens": tokens, "full_context": full_context}
     process.stdin.write(json.dumps(request) + "\n")
