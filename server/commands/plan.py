@@ -89,7 +89,8 @@ def _generic(text: str, number: int) -> Device:
     from server.sizes import format_size
 
     size = _size("--vram", text)
-    assert size is not None
+    if not size:
+        raise BrimError("--vram must be more than nothing")
     return generic_card(f"GPU of {format_size(size)}", size, number)
 
 

@@ -41,6 +41,12 @@ def compare(outcome: Outcome) -> Comparison:
 def advice(outcome: Outcome) -> str:
     """One sentence on what limits the placement and what would help."""
     found, problem = outcome.plan, outcome.plan.problem
+    on_host, room = found.host_kv + outcome.host_compute, outcome.machine.host.available
+    if on_host > room:  # weights are pages of a file, which may come and go, but these may not
+        return (
+            f"It does not fit: KV cache and compute buffers take {format_size(on_host)} of the host's memory, where "
+            f"{format_size(room)} are free; a smaller context would help."
+        )
     if not problem.devices:
         return f"{outcome.machine.note or 'There is no GPU'}: memory bandwidth of the CPU limits it; a GPU would help."
     if found.whole:
@@ -57,7 +63,8 @@ def advice(outcome: Outcome) -> str:
         f"{f' and {partly} in part' if partly else ''}, since wholly offloaded it takes {format_size(need)} "
         f"and there are {format_size(have)}"
     )
-    more = f"a GPU with {format_size(need / have * sum(d.total for d in outcome.machine.devices))} would hold all of it"
+    total = need + sum(device.total for device in outcome.machine.devices) - have
+    more = f"a GPU with {format_size(total)} would hold all of it"
     return f"{limit}; {next(remedies(outcome, have), 'no quantization makes it fit')}; {more}."
 
 

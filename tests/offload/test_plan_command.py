@@ -88,6 +88,7 @@ def test_all_cards_in_one_table(models: dict[str, str]) -> None:
     [
         (["--gpu", "RTX 3080 Super"], "RTX 3080, RTX 3080 Ti"),
         (["--vram", "8 gigs"], "--vram: "),
+        (["--vram", "0"], "--vram must be more than nothing"),
         (["--kv-type", "f8"], "--kv-type must be one of"),
         (["--gpu-layers", "most"], "auto, all or a number"),
     ],
