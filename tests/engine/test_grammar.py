@@ -194,6 +194,12 @@ def test_copies_are_independent_and_the_cache_is_bounded() -> None:
         assert take(grammars.constraint(Grammar("regex", source), frozenset(), ignore_eos=False), source).complete
 
 
+def test_an_object_may_have_many_optional_properties() -> None:
+    schema = {"type": "object", "properties": {f"property_{i}": {"type": "integer"} for i in range(400)}}
+    held = constraint("json_schema", json.dumps(schema | {"additionalProperties": False}))
+    assert take(held, '{"property_7": 1, "property_399": 2}').complete
+
+
 def test_a_grammar_that_becomes_too_complex_says_so() -> None:
     held = constraint("lark", 'start: a\na: "x" a "x" | "x" a "y" | "x"')
     with pytest.raises(ConstraintError, match="items") as failed:
