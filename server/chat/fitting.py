@@ -87,12 +87,14 @@ def _add_text(message: Message, text: str) -> None:
 
 def _name_results(messages: list[Message]) -> None:
     """Give tool messages the name of the function that was called: some templates write it."""
-    names: dict[Any, str] = {}
+    names: dict[str, str] = {}
     for message in messages:
         for call in message.get("tool_calls") or ():
-            names[call.get("id")] = call["function"]["name"]
-        if message["role"] == "tool" and not message.get("name") and message.get("tool_call_id") in names:
-            message["name"] = names[message["tool_call_id"]]
+            if "id" in call:
+                names[call["id"]] = call["function"]["name"]
+        name = names.get(message.get("tool_call_id", ""))
+        if message["role"] == "tool" and name and not message.get("name"):
+            message["name"] = name
 
 
 def _calls_as_text(message: Message, style: ChatFormat) -> Message:
@@ -127,9 +129,9 @@ def _merged(messages: list[Message]) -> list[Message]:
 
 def _one_call_each(messages: list[Message]) -> list[Message]:
     """Messages with several calls as several messages, each with its call's result behind it."""
-    results = {message.get("tool_call_id"): message for message in messages if message["role"] == "tool"}
+    results = {message["tool_call_id"]: message for message in messages if message.get("tool_call_id")}
     apart: list[Message] = []
-    placed: set[Any] = set()
+    placed: set[str] = set()
     for message in messages:
         calls: list[Message] = message.get("tool_calls") or []
         if len(calls) < 2:
@@ -138,8 +140,8 @@ def _one_call_each(messages: list[Message]) -> list[Message]:
             continue
         for at, call in enumerate(calls):
             apart.append(message | {"tool_calls": [call], "content": "" if at else message.get("content")})
-            if call.get("id") in results:
-                apart.append(results[call["id"]])
+            if (result := results.get(call.get("id", ""))) is not None:
+                apart.append(result)
                 placed.add(call["id"])
     return apart
 
@@ -185,8 +187,10 @@ def _spelled_call(call: Mapping[str, Any], can: Capabilities) -> dict[str, Any]:
 
 def _parsed(function: Mapping[str, Any]) -> dict[str, Any]:
     """A call's arguments as an object. Raises RequestError where they are none."""
+    arguments = function["arguments"]
     try:
-        arguments = json.loads(function["arguments"] or "{}")
+        if not isinstance(arguments, dict):
+            arguments = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):

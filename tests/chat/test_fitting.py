@@ -126,6 +126,13 @@ def test_results_have_the_name_of_their_function() -> None:
     assert text.endswith("<tool look>ships<tool listen>gulls")
 
 
+def test_calls_without_ids_are_shown_as_they_come() -> None:
+    call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [CONVERSATION[1], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    text = render(HERMES, [*messages, {"role": "tool", "content": "ships"}])
+    assert text.endswith('<tool_call>{"name": "look", "arguments": {}}</tool_call><tool>ships')
+
+
 def test_a_template_that_fails_whatever_it_is_given_says_so_when_it_is_used() -> None:
     with pytest.raises(RequestError, match="line 1: never"):
         render("{{ raise_exception('never') }}")
