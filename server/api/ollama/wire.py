@@ -24,8 +24,19 @@ KeepAlive = Annotated[float, PlainValidator(parse_duration, json_schema_input_ty
 """Seconds that the model stays loaded: a number or a duration such as `10m`; negative is for ever."""
 
 
+def _may_be_null(schema: dict[str, Any]) -> None:
+    """Let a schema say what `NamedModel` does with null."""
+    fields: dict[str, Any] = schema["properties"]
+    for name, field in fields.items():
+        if name != "model":
+            told = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+            fields[name] = {"anyOf": [field, {"type": "null"}], **told}
+
+
 class NamedModel(StrictModel):
     """A request about one model. A field that is null counts as left out."""
+
+    model_config = ConfigDict(json_schema_extra=_may_be_null)
 
     model: Name
     """A model's name, with or without `:latest`."""
