@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from starlette.responses import Response
 
 from server.api.openai.fields import StrictModel
