@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from server.api.openai.fields import StrictModel, refused
-from server.errors import RequestError
 
 
 class TextPart(StrictModel):
@@ -38,14 +37,16 @@ class MediaPart(StrictModel):
     file: Any = None
     video_url: Any = None
 
+    @model_validator(mode="after")
+    def _refuse(self) -> MediaPart:
+        what = {"image_url": "vision", "video_url": "vision", "input_audio": "hearing"}.get(self.type)
+        reason = f"no model here has {what}" if what else "files cannot be read"
+        raise ValueError(f"{reason}; leave out the content part of type {self.type}")
+
     @property
     def text(self) -> str:
-        """There is none. Raises RequestError."""
-        what = {"image_url": "vision", "video_url": "vision", "input_audio": "hearing"}.get(self.type)
-        reason = f"this model has no {what}" if what else "files cannot be read"
-        raise RequestError(
-            f"{reason}: leave out the content part of type {self.type}", code="unsupported_content", param="messages"
-        )
+        """There is none."""
+        return ""
 
 
 Part = Annotated[TextPart | RefusalPart | MediaPart, Field(discriminator="type")]
@@ -80,6 +81,8 @@ class ChatMessage(StrictModel):
     refusal: str | None = None
     annotations: Any = None
     """Accepted and without effect: clients send an answer back with all that it came with."""
+    provider_specific_fields: Any = None
+    """Accepted and without effect: LiteLLM adds it to answers, and sends it back with them."""
     function_call: Annotated[Any, refused("give tool_calls instead")] = None
     audio: Annotated[Any, refused("no model here hears")] = None
 

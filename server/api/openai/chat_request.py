@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from server.api.openai.chat_messages import ChatMessage, plain_messages
 from server.api.openai.chat_tools import MOST_TOOLS, FunctionTool, GivenChoice, offered
-from server.api.openai.fields import MOST_TOP_LOGPROBS, GenerationFields, refused
+from server.api.openai.fields import LARGEST_NUMBER, MOST_TOP_LOGPROBS, GenerationFields, refused
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.chat.task import ChatTask
 
@@ -22,8 +22,8 @@ class ChatRequest(GenerationFields):
     """A conversation to be answered."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=LARGEST_NUMBER)
+    max_completion_tokens: int | None = Field(None, ge=1, le=LARGEST_NUMBER)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None

@@ -23,6 +23,7 @@ MOST_STOP_STRINGS = 4
 LONGEST_STOP_STRING = 1000
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
+LARGEST_NUMBER = 2**31 - 1
 
 SeedNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -86,7 +87,7 @@ class GenerationFields(MeaninglessFields):
     """A model's name; may be left out where just one is loaded."""
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, le=LARGEST_NUMBER)
     """0 and -1 keep all tokens."""
     min_p: float | None = Field(None, ge=0, le=1)
     seed: SeedNumber | None = None
@@ -94,7 +95,7 @@ class GenerationFields(MeaninglessFields):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repeat_penalty: float | None = Field(None, gt=0)
-    repeat_last_n: int | None = Field(None, ge=-1)
+    repeat_last_n: int | None = Field(None, ge=-1, le=LARGEST_NUMBER)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     """Token ids, as strings, to what is added to their logits."""
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
