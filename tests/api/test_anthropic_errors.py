@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,8 @@ async def error(
     headers: dict[str, str] | None = None,
 ) -> tuple[str, str]:
     """The type and the message of the error that a request gives."""
-    reply = await client.post(path, json=body, headers=headers)
+    content = json.dumps(body)  # which spells halves of surrogate pairs as they are
+    reply = await client.post(path, content=content, headers={"content-type": "application/json", **(headers or {})})
     assert reply.status_code == status
     found = reply.json()
     assert found.keys() == {"type", "error"}
@@ -85,6 +87,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "'tools[0]': brim has no tool web_search"),
     ({"tool_choice": {"type": "tool"}}, "'tool_choice': a tool_choice of type tool needs the tool's name"),
     ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "max_tokens must be greater than thinking.budget_tok"),
+    (
+        {"tools": [{"name": "a", "input_schema": {"description": "\ud800"}}]},
+        "the body holds text that is not Unicode",
+    ),
     ({"output_config": {"format": {"type": "json_schema"}}}, "'output_config.format.schema' is missing"),
 ]
 

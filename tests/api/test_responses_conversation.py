@@ -103,6 +103,6 @@ def test_listed_items_have_ids_and_can_be_read_again() -> None:
     assert [one["id"].split("_")[0] for one in found] == ["msg", "msg", "fc", "rs"]
     assert all(one["status"] == "completed" for one in found)
     assert found[0]["content"] == [{"type": "input_text", "text": "Hi"}]
-    assert found[1]["content"] == [{"type": "output_text", "text": "Yes"}]
+    assert found[1]["content"] == [{"type": "output_text", "text": "Yes", "annotations": [], "logprobs": []}]
     assert to_messages(None, read(*found)) == to_messages(None, items)
     assert listed(read(*found)) == found

@@ -178,3 +178,8 @@ def test_a_failure_ends_the_stream() -> None:
 def test_what_brim_does_not_have_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         ResponseRequest.model_validate({"input": "Hi", **change})
+
+
+def test_half_of_a_surrogate_pair_is_refused_before_anything_is_made_of_it() -> None:
+    with pytest.raises(ValueError, match="not Unicode"):
+        ResponseRequest.model_validate({"input": "Hi", "metadata": {"key": "\ud800"}})

@@ -15,6 +15,7 @@ from server.api.anthropic.conversation import to_messages
 from server.api.anthropic.tools import MOST_TOOLS, CustomTool, GivenChoice
 from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.sampling import longest_answer, sampling_of
+from server.api.whole_text import WholeTextRequest
 from server.chat.task import ChatTask
 from server.engine.messages import Generate, Grammar
 from server.models.loading import LoadedModel
@@ -83,7 +84,7 @@ class ContextManagement(StrictModel):
     edits: list[ContextEdit] = Field(default_factory=list[ContextEdit])
 
 
-class CountTokensRequest(StrictModel):
+class CountTokensRequest(WholeTextRequest):
     """A conversation, of which the tokens are to be counted."""
 
     model: str
@@ -141,7 +142,7 @@ class MessagesRequest(CountTokensRequest):
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=0, lt=2**31)
     metadata: Any = None
     service_tier: Any = None
     inference_geo: Any = None

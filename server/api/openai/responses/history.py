@@ -65,5 +65,8 @@ def listed(items: Sequence[Known]) -> list[dict[str, Any]]:
         if isinstance(item, MessageItem) and isinstance(item.content, str):
             kind = "output_text" if item.role == "assistant" else "input_text"
             one["content"] = [{"type": kind, "text": item.content}]
+        for part in one.get("content", ()):
+            if part["type"] == "output_text":
+                part |= {"annotations": [], "logprobs": []}
         found.append(one)
     return found

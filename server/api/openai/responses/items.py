@@ -17,6 +17,8 @@ from server.api.tagged import tagged
 MOST_ITEMS = 10_000
 
 Status = Literal["in_progress", "completed", "incomplete"]
+Unused = Annotated[Any, Field(exclude=True)]
+"""Accepted, without effect and not kept: clients send an answer back with all that it came with, or that they added."""
 
 _NO_NAMESPACES = refused("brim's tools have no namespaces")
 _NO_MEDIA = {
@@ -31,12 +33,10 @@ class TextPart(StrictModel):
 
     type: Literal["input_text", "output_text", "text"]
     text: str
-    annotations: Any = None
-    logprobs: Any = None
-    """Accepted and without effect, like annotations: clients send an answer back with all that it came with."""
-    parsed: Any = None
-    """What OpenAI's client adds where it parses an answer."""
-    prompt_cache_breakpoint: Any = None
+    annotations: Unused = None
+    logprobs: Unused = None
+    parsed: Unused = None
+    prompt_cache_breakpoint: Unused = None
 
 
 class RefusalPart(StrictModel):
@@ -72,7 +72,7 @@ class MessageItem(Item):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[Part]
-    phase: Any = None
+    phase: Literal["commentary", "final_answer"] | None = None
     """Accepted and without effect: it is OpenAI's own models' way to mark an answer's parts."""
 
     @property
@@ -89,11 +89,9 @@ class FunctionCallItem(Item):
     name: str
     arguments: str
     namespace: Annotated[Any, _NO_NAMESPACES] = None
-    caller: Any = None
-    """Accepted and without effect: brim's tools are always called directly."""
+    caller: Unused = None
     async_: Annotated[Literal[False] | None, Field(alias="async")] = None
-    parsed_arguments: Any = None
-    """What OpenAI's client adds where it parses an answer."""
+    parsed_arguments: Unused = None
 
 
 class FunctionOutputItem(Item):
@@ -104,8 +102,7 @@ class FunctionOutputItem(Item):
     output: str | list[Part]
     name: str | None = None
     namespace: Annotated[Any, _NO_NAMESPACES] = None
-    caller: Any = None
-    """Accepted and without effect: brim's tools are always called directly."""
+    caller: Unused = None
 
     @property
     def text(self) -> str:

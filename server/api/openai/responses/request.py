@@ -23,6 +23,7 @@ from server.api.openai.responses.options import (
     offered,
 )
 from server.api.sampling import longest_answer, sampling_of
+from server.api.whole_text import WholeTextRequest
 from server.chat.task import ChatTask
 from server.engine.messages import Generate
 from server.errors import RequestError
@@ -48,7 +49,7 @@ Metadata = Annotated[
 ]
 
 
-class InputTokensRequest(StrictModel):
+class InputTokensRequest(WholeTextRequest):
     """A conversation, of which the tokens are to be counted."""
 
     model: str | None = None
@@ -115,6 +116,9 @@ class ResponseRequest(InputTokensRequest, MeaninglessFields):
     store: bool | None = None
     metadata: Metadata | None = None
     include: list[Include] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, ge=0, le=1)
