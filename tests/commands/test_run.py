@@ -64,6 +64,7 @@ def test_ps_lists_and_stop_ends_a_model(tmp_path: Path, start_server: StartServe
     assert listed.returncode == 0, listed.stderr
     assert "demo" in listed.stdout
     assert "ready" in listed.stdout
+    assert "stays" in listed.stdout
     refused = brim(tmp_path, "ps", BRIM_PORT=port_of(server))
     assert refused.returncode == 1
     assert "API key" in refused.stderr
