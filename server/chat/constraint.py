@@ -37,13 +37,11 @@ def constrain(
     if not tools:
         return _after(task.answer, reasoning_end)
     calls = style.call_grammar(tools, special, parallel=task.parallel_tool_calls)
-    if required:
-        if task.answer is not None:
-            raise RequestError("an answer that must call a tool cannot also have a format", param="response_format")
-        return Grammar("lark", f"start: {calls.opening} calls\n{calls.rules}", reasoning_end)
+    if required:  # an answer that calls has no text that the answer's form could hold for
+        return _lark(f"{calls.opening} calls", calls.rules, reasoning_end)
     if task.answer is not None:
-        source = f"start: answer | {calls.opening} calls\nanswer: {_as_lark(task.answer)}\n{calls.rules}"
-        return Grammar("lark", source, reasoning_end)
+        rules = f"answer: {_as_lark(task.answer)}\n{calls.rules}"
+        return _lark(f"(answer | {calls.opening} calls)", rules, reasoning_end)
     if calls.trigger is None:
         return None
     return Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger)
@@ -67,7 +65,16 @@ def _callable(task: ChatTask) -> Sequence[Tool]:
 def _after(answer: Grammar | None, reasoning_end: str | None) -> Grammar | None:
     if answer is None or reasoning_end is None:
         return answer
-    return Grammar(answer.kind, answer.source, reasoning_end)
+    if answer.kind in ("lark", "gbnf"):
+        return Grammar(answer.kind, answer.source, reasoning_end)
+    return _lark("answer", f"answer: {_as_lark(answer)}", reasoning_end)
+
+
+def _lark(start: str, rules: str, reasoning_end: str | None) -> Grammar:
+    """A grammar that begins with a rule's body; behind reasoning, models put line breaks before it."""
+    if reasoning_end is not None:
+        start, rules = f"LEAD {start}", f"LEAD: /[ \\n]{{0,4}}/\n{rules}"
+    return Grammar("lark", f"start: {start}\n{rules}", reasoning_end)
 
 
 def _as_lark(answer: Grammar) -> str:
