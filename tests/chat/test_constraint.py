@@ -1,0 +1,115 @@
+"""What an answer is held to, as llguidance sees it: texts that may come and texts that may not."""
+
+from __future__ import annotations
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from server.chat.constraint import constrain
+from server.chat.formats import named
+from server.chat.task import ChatTask
+from server.chat.tools import NamedTool, Tool, ToolChoice
+from server.engine.messages import Generate, Grammar
+from server.errors import RequestError
+
+TOKENIZER = LLTokenizer("byte")
+HERMES = named("hermes")
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS = (Tool("get_weather", "", CITY), Tool("get_time", "", CITY))
+NUMBER = Grammar("json_schema", '{"type": "integer"}')
+WEATHER = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+TIME = WEATHER.replace("get_weather", "get_time")
+
+
+def _grammar(
+    choice: ToolChoice = "auto",
+    answer: Grammar | None = None,
+    *,
+    tools: tuple[Tool, ...] = TOOLS,
+    reasoning_end: str | None = None,
+) -> Grammar | None:
+    task = ChatTask(messages=[], tools=tools, tool_choice=choice, answer=answer, generate=Generate(id=0, prompt=""))
+    return constrain(task, HERMES, {}, reasoning_end)
+
+
+def _allows(grammar: Grammar | None, text: str) -> bool:
+    assert grammar is not None
+    assert grammar.kind == "lark"
+    matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(grammar.source))
+    tokens = TOKENIZER.tokenize_bytes(text.encode())
+    return matcher.consume_tokens(tokens) and matcher.is_accepting()
+
+
+def test_without_tools_and_form_nothing_is_constrained() -> None:
+    assert _grammar(tools=()) is None
+    assert _grammar("none") is None
+
+
+def test_a_tool_may_be_called_from_the_mark_on() -> None:
+    grammar = _grammar()
+    assert grammar
+    assert grammar.trigger == "<tool_call>"
+    assert _allows(grammar, WEATHER.removeprefix(grammar.trigger))
+    assert not _allows(grammar, WEATHER.removeprefix(grammar.trigger).replace("get_weather", "get_news"))
+
+
+def test_a_tool_that_must_be_called_is_called_at_once() -> None:
+    grammar = _grammar("required")
+    assert grammar
+    assert grammar.trigger is None
+    assert _allows(grammar, WEATHER)
+    assert _allows(grammar, TIME)
+    assert not _allows(grammar, "Sunny.")
+
+
+def test_a_named_tool_is_the_only_one() -> None:
+    grammar = _grammar(NamedTool("get_time"))
+    assert _allows(grammar, TIME)
+    assert not _allows(grammar, WEATHER)
+
+
+def test_behind_reasoning_line_breaks_may_come_first() -> None:
+    for grammar, text in (
+        (_grammar("required", reasoning_end="</think>"), TIME),
+        (_grammar(answer=NUMBER, tools=(), reasoning_end="</think>"), "12"),
+    ):
+        assert grammar
+        assert grammar.trigger == "</think>"
+        assert _allows(grammar, f"\n\n{text}")
+        assert _allows(grammar, text)
+
+
+def test_an_answer_in_a_form_may_still_be_a_call() -> None:
+    grammar = _grammar(answer=NUMBER)
+    assert _allows(grammar, "12")
+    assert _allows(grammar, WEATHER)
+    assert not _allows(grammar, "twelve")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        (Grammar("json_object", ""), '{"a": 1}', "[1]"),
+        (Grammar("choice", '["yes", "n\\"o"]'), 'n"o', "no"),
+        (Grammar("regex", "a/b|[0-9]+"), "a/b", "a"),
+    ],
+)
+def test_every_form_goes_with_tools(answer: Grammar, right: str, wrong: str) -> None:
+    grammar = _grammar(answer=answer)
+    assert _allows(grammar, right)
+    assert not _allows(grammar, wrong)
+
+
+def test_where_a_call_must_be_made_the_answers_form_does_not_matter() -> None:
+    assert _grammar("required", NUMBER) == _grammar("required")
+
+
+def test_what_cannot_be_had_is_refused_by_its_field() -> None:
+    with pytest.raises(RequestError, match="no tool 'get_news'") as caught:
+        _grammar(NamedTool("get_news"))
+    assert caught.value.param == "tool_choice"
+    with pytest.raises(RequestError, match="no tools are given"):
+        _grammar("required", tools=())
+    with pytest.raises(RequestError, match="grammar and tools") as caught:
+        _grammar(answer=Grammar("lark", 'start: "x"'))
+    assert caught.value.param == "grammar"
