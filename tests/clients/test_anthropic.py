@@ -103,6 +103,24 @@ def test_an_answer_goes_on_from_what_the_assistant_began(client: Anthropic) -> N
     assert message.content[0].text.strip().startswith("France")
 
 
+def test_thoughts_come_where_they_are_asked_for_and_can_be_sent_back(client: Anthropic) -> None:
+    request: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "messages": MESSAGES, "extra_body": GREEDY}
+    whole = cast("Message", client.messages.create(**request, thinking={"type": "enabled", "budget_tokens": 50}))
+    assert [block.type for block in whole.content] == ["thinking", "text"]
+    assert whole.usage.output_tokens_details
+    assert 0 < whole.usage.output_tokens_details.thinking_tokens < whole.usage.output_tokens
+    with client.messages.stream(**request, thinking={"type": "enabled", "budget_tokens": 50}) as stream:
+        assert without_id(stream.get_final_message()) == without_id(whole)
+    without = cast("Message", client.messages.create(**request, thinking={"type": "disabled"}))
+    assert [block.type for block in without.content] == ["text"]
+    more: list[MessageParam] = [
+        *MESSAGES,
+        {"role": "assistant", "content": whole.content},
+        {"role": "user", "content": "And of Italy?"},
+    ]
+    assert client.messages.create(model=MODEL, max_tokens=4, messages=more, extra_body=GREEDY).content
+
+
 def test_a_required_tool_is_called_with_fitting_arguments(client: Anthropic) -> None:
     request: dict[str, Any] = {
         "model": MODEL,

@@ -172,6 +172,23 @@ def test_a_required_tool_is_called_and_its_result_read(openai_client: OpenAI) ->
     assert after.usage.input_tokens > whole.usage.input_tokens
 
 
+def test_reasoning_comes_where_it_is_asked_for_and_can_be_sent_back(openai_client: OpenAI) -> None:
+    request: dict[str, Any] = {"model": MODEL, "max_output_tokens": 100, "temperature": 0}
+    encrypted = "reasoning.encrypted_content"
+    whole = ask(openai_client, input=QUESTION, reasoning={"effort": "high"}, include=[encrypted], **request)
+    assert [item.type for item in whole.output] == ["reasoning", "message"]
+    assert whole.usage
+    assert 0 < whole.usage.output_tokens_details.reasoning_tokens < whole.usage.output_tokens
+    with openai_client.responses.stream(input=QUESTION, reasoning={"effort": "high"}, **request) as stream:
+        assert stream.get_final_response().output_text == whole.output_text
+    without = ask(openai_client, input=QUESTION, reasoning={"effort": "none"}, **request)
+    assert [item.type for item in without.output] == ["message"]
+    question, more = {"role": "user", "content": QUESTION}, {"role": "user", "content": "And of Italy?"}
+    taken_along = [item.to_dict() for item in whole.output]
+    taken_along[0].pop("content")  # what a client keeps that only has the encrypted content
+    assert ask(openai_client, input=[question, *taken_along, more], **request).output_text
+
+
 def test_an_answer_is_parsed_into_what_was_asked_for(openai_client: OpenAI) -> None:
     class City(BaseModel):
         name: str
