@@ -10,13 +10,12 @@ from msgspec import structs
 
 from server.chat.constraint import constrain
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
-from server.chat.formats import detect, named
 from server.engine.messages import Done, FinishReason, Generate, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from server.chat.formats.base import ChatFormat, OutputParser
+    from server.chat.formats.base import OutputParser
     from server.chat.task import ChatTask
     from server.engine.client import Engine
     from server.engine.messages import Delta
@@ -132,15 +131,13 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     Raises:
         RequestError: the template fails or refuses the conversation, or a tool is asked for that is not offered.
     """
-    style = _format(model)
+    style = model.template.format
     tools = () if task.tool_choice == "none" else task.tools
-    variables = dict(task.variables)
-    if task.thinking is not None:
-        variables = {"enable_thinking": task.thinking, "thinking": task.thinking} | variables
     prompt = model.template.render(
         model.with_preamble(task.messages),
         tools=[tool.declared() for tool in tools],
-        variables=variables,
+        variables=task.variables,
+        thinking=task.thinking,
     )
     special = model.info.special_tokens
     reasoning_end = style.open_reasoning(prompt.text)
@@ -155,11 +152,6 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
         AnswerReader(style.parser(tools, prompt.text), reasons=reasoning_end is not None) for _ in range(generate.n)
     ]
     return Prepared(generate, readers)
-
-
-def _format(model: LoadedModel) -> ChatFormat:
-    chosen = model.source.parameters.chat_format
-    return named(chosen) if chosen else detect(model.template.source)
 
 
 async def chat_deltas(engine: Engine, prepared: Prepared) -> AsyncGenerator[ChatDelta | Done]:

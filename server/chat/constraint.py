@@ -44,7 +44,7 @@ def constrain(
         return _lark(f"(answer | {calls.opening} calls)", rules, reasoning_end)
     if calls.trigger is None:
         return None
-    return Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger)
+    return Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger, behind=reasoning_end)
 
 
 def _callable(task: ChatTask) -> Sequence[Tool]:

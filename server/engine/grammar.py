@@ -87,8 +87,8 @@ class Grammars:
         """
         matcher = self._matcher(grammar).deep_copy()
         assert self._tokenizer
-        trigger = (grammar.trigger or "").encode()
-        return Constraint(matcher, self._tokenizer, self._vocab, trigger, visible, ignore_eos=ignore_eos)
+        triggers = tuple(text.encode() for text in (grammar.behind, grammar.trigger) if text)
+        return Constraint(matcher, self._tokenizer, self._vocab, triggers, visible, ignore_eos=ignore_eos)
 
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         key = (grammar.kind, grammar.source)
@@ -250,7 +250,7 @@ class Constraint:
 
     Args:
         matcher: its own copy of a compiled grammar.
-        trigger: bytes that the output must come to contain before the grammar begins; empty begins at once.
+        triggers: what the output must come to contain, one after the other, before the grammar begins.
         visible: special tokens whose text counts as output.
         ignore_eos: whether end tokens are refused while others may come.
     """
@@ -260,7 +260,7 @@ class Constraint:
         matcher: LLMatcher,
         tokenizer: LLTokenizer,
         vocab: Vocabulary,
-        trigger: bytes,
+        triggers: tuple[bytes, ...],
         visible: frozenset[int],
         *,
         ignore_eos: bool,
@@ -268,12 +268,12 @@ class Constraint:
         self._matcher = matcher
         self._tokenizer = tokenizer
         self._vocab = vocab
-        self._trigger = trigger
+        self._triggers = triggers
         self._visible = visible
         self._ignore_eos = ignore_eos
         self._tail = b""
         self._ends = np.array(sorted(vocab.end_tokens), np.intp)
-        self.begun = not trigger
+        self.begun = not triggers
 
     @property
     def complete(self) -> bool:
@@ -286,7 +286,8 @@ class Constraint:
             return not self._ignore_eos and (not self.begun or self._matcher.is_accepting())
         if self.begun:
             return self._matcher.validate_tokens([token]) == 1
-        rest = self._after_trigger(token)
+        waiting, text = self._read(token)
+        rest = [] if waiting else self._tokenizer.tokenize_bytes(text)
         return not rest or self._matcher.validate_tokens(rest) == len(rest)
 
     def restrict(self, row: Row) -> Indices | None:
@@ -320,13 +321,13 @@ class Constraint:
         if self.begun:
             self._consume([token])
             return
-        rest = self._after_trigger(token)
-        if rest is None:
-            piece = self._piece(token)
-            self._tail = (self._tail + piece)[-(len(self._trigger) - 1) :] if len(self._trigger) > 1 else b""
+        self._triggers, text = self._read(token)
+        if self._triggers:
+            kept = len(self._triggers[0]) - 1
+            self._tail = text[-kept:] if kept else b""
             return
         self.begun = True
-        self._consume(rest)
+        self._consume(self._tokenizer.tokenize_bytes(text))
 
     def _consume(self, tokens: list[int]) -> None:
         if not self._matcher.consume_tokens(tokens):
@@ -335,11 +336,13 @@ class Constraint:
     def _error(self) -> ConstraintError:
         return ConstraintError(self._matcher.get_error().partition("\n")[0])
 
-    def _after_trigger(self, token: int) -> list[int] | None:
-        """What a token has beyond the trigger that it completes, as tokens; None where it completes none."""
-        text = self._tail + self._piece(token)
-        at = text.find(self._trigger)
-        return None if at < 0 else self._tokenizer.tokenize_bytes(text[at + len(self._trigger) :])
+    def _read(self, token: int) -> tuple[tuple[bytes, ...], bytes]:
+        """The triggers that are still awaited after a token, and the text since the last one that came."""
+        waiting, text = self._triggers, self._tail + self._piece(token)
+        while waiting and (at := text.find(waiting[0])) >= 0:
+            text = text[at + len(waiting[0]) :]
+            waiting = waiting[1:]
+        return waiting, text
 
     def _piece(self, token: int) -> bytes:
         return self._vocab.piece(token, special=token in self._visible)

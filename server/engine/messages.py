@@ -97,6 +97,8 @@ class Grammar(Struct, frozen=True):
     kind: GrammarKind
     source: str
     trigger: str | None = None
+    behind: str | None = None
+    """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
 
 
 class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):

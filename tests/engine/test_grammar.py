@@ -160,6 +160,14 @@ def test_a_trigger_may_be_spread_over_tokens_and_end_within_one() -> None:
     assert not constraint("regex", "[0-9]", '":').admits(whole)
 
 
+def test_a_trigger_counts_only_behind_the_text_it_must_follow() -> None:
+    grammar = Grammar("regex", "[0-9]", "!", behind="so:")
+    held = GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
+    assert not take(held, "well! so: x").begun
+    assert take(held, "!").begun
+    assert take(held, "7").complete
+
+
 def test_a_token_that_would_break_the_grammar_at_the_trigger_is_drawn_again() -> None:
     held = constraint("regex", "[0-9]", '":')
     row = np.zeros(VOCABULARY.size, np.float32)
