@@ -43,7 +43,9 @@ def _column(kind: str, folder: Path, count: int, seed: int) -> dict[str, str]:
         reached = scores(asyncio.run(run(chosen, openai_ask(url, file.stem, "none"))))
         loss = asyncio.run(mean_loss(chosen, url, file.stem, "none"))
     figures = {category: f"{reached[category]:.1%}" for category in (*CATEGORIES, STOPS)}
-    return {"": kind, **figures, LOSS: f"{loss:.4f}"}
+    column = {"": kind, **figures, LOSS: f"{loss:.4f}"}
+    print(column, flush=True)
+    return column
 
 
 @contextmanager
