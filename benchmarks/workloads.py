@@ -158,7 +158,7 @@ class Client:
 
 async def single(client: Client) -> Figures:
     """One stream."""
-    reply = await client.complete(client.text(30), 64)
+    reply = await client.complete(client.text_of(30), 64)
     return {"tokens per second": (reply.tokens - 1) / (reply.seconds - reply.ttft)}
 
 
@@ -167,7 +167,7 @@ def batch(streams: int) -> Callable[[Client], Awaitable[Figures]]:
 
     async def run(client: Client) -> Figures:
         begun = time.perf_counter()
-        replies = await asyncio.gather(*(client.complete(client.text(60), 64) for _ in range(streams)))
+        replies = await asyncio.gather(*(client.complete(client.text_of(60), 64) for _ in range(streams)))
         return {"tokens per second": sum(reply.tokens for reply in replies) / (time.perf_counter() - begun)}
 
     return run
@@ -183,7 +183,7 @@ async def shared_prefix(client: Client) -> Figures:
     prefix = client.text_of(1000)
     await client.complete(prefix, 1)
     begun = time.perf_counter()
-    replies = await asyncio.gather(*(client.complete(f"{prefix} {client.text(20)}", 32) for _ in range(8)))
+    replies = await asyncio.gather(*(client.complete(f"{prefix} {client.text_of(20)}", 32) for _ in range(8)))
     seconds = time.perf_counter() - begun
     return {
         "TTFT": statistics.median(reply.ttft for reply in replies),
@@ -200,14 +200,14 @@ async def conversations(client: Client) -> Figures:
             reply = await client.complete(histories[i], 8)
             if turn:
                 ttfts.append(reply.ttft)
-            histories[i] += f"{reply.text} {client.text(25)}"
+            histories[i] += f"{reply.text} {client.text_of(25)}"
     return {"TTFT": statistics.median(ttfts)}
 
 
 async def before_restart(client: Client) -> list[str]:
     """8 conversations of some 1,000 tokens; returns their histories."""
     histories = [client.text_of(1000) for _ in range(8)]
-    return [f"{text}{(await client.complete(text, 8)).text} {client.text(20)}" for text in histories]
+    return [f"{text}{(await client.complete(text, 8)).text} {client.text_of(20)}" for text in histories]
 
 
 async def after_restart(client: Client, histories: Sequence[str]) -> Figures:
@@ -218,7 +218,7 @@ async def after_restart(client: Client, histories: Sequence[str]) -> Figures:
 async def intrusion(client: Client) -> Figures:
     """A prompt of 5,000 tokens that arrives among 4 running streams: their worst gap, and its own time."""
     replies = [Reply() for _ in range(4)]
-    streams = [asyncio.create_task(client.complete(client.text(30), 1500, reply)) for reply in replies]
+    streams = [asyncio.create_task(client.complete(client.text_of(30), 1500, reply)) for reply in replies]
     while not all(len(reply.arrivals) > 20 for reply in replies):
         await asyncio.sleep(0.1)
     begun = time.perf_counter()
