@@ -68,7 +68,10 @@ class Runner:
             return None
         deltas: list[Delta] = []
         for request in late:
-            deltas += [self._end(s, "time") for s in request.sequences if not s.finish]
+            for sequence in request.sequences:
+                if not sequence.finish:
+                    deltas += _tellable(sequence, self._end(sequence, "time"))
+            deltas += _best(request)
         return Steps(deltas, [self._done(request) for request in late])
 
     def fail(self, message: str) -> list[Refused]:
@@ -218,10 +221,7 @@ class Runner:
             delta = self._take(sequence, choice, now)
             if delta is None:
                 continue
-            if sequence.request.ask.best_of > sequence.request.ask.n:
-                sequence.withheld.append(delta)
-            else:
-                deltas.append(delta)
+            deltas += _tellable(sequence, delta)
             if delta.finish and sequence.request.finished:
                 deltas += _best(sequence.request)
                 done.append(self._done(sequence.request))
@@ -347,6 +347,14 @@ class Runner:
             request = work.sequence.request
             if work.start < len(request.prompt):
                 metrics.computed_tokens += min(len(work.tokens), len(request.prompt) - work.start)
+
+
+def _tellable(sequence: Sequence, delta: Delta) -> list[Delta]:
+    """A delta that can be told at once; where only the best choices are wanted, it is withheld until all have ended."""
+    if sequence.request.ask.best_of <= sequence.request.ask.n:
+        return [delta]
+    sequence.withheld.append(delta)
+    return []
 
 
 def _best(request: Request) -> list[Delta]:

@@ -256,3 +256,10 @@ def test_a_client_that_never_reads_its_stream_is_hung_up_on_and_costs_no_memory(
     assert server.gauge("brim_generated_tokens_total") < 8 * 3000
     assert grown < 64 * 1024**2
     assert server.post("/v1/completions", {"prompt": "Hi", "max_tokens": 2}).status_code == 200
+
+
+def test_when_its_time_is_over_a_request_gives_no_more_choices_than_asked_for(server: RunningServer) -> None:
+    body = {"prompt": "Once upon a time", "best_of": 3, "n": 2, "max_tokens": 3000, "ignore_eos": True, "max_time": 0.2}
+    choices = server.post("/v1/completions", body).json()["choices"]
+    assert [(choice["index"], choice["finish_reason"]) for choice in choices] == [(0, "length"), (1, "length")]
+    assert all(choice["text"] for choice in choices)

@@ -37,6 +37,7 @@ REFUSALS = {
     403: "A page of another site may not call, or the Host header names another server.",
     404: "There is no such thing here.",
     408: "The body did not arrive in time.",
+    409: "What is asked for would disturb a model that is in use or was named at the server's start.",
     413: "The body is too large.",
     429: "More requests wait than the server has places for; Retry-After says when to come back.",
     500: "Something went wrong in the server.",

@@ -99,7 +99,7 @@ ENTRIES: Entries = {
                 NDJSON: lines(_CHAT_LINES),
             }
         },
-        errors=(404, 429),
+        errors=(404, 409, 429),
     ),
     ("post", "/api/generate"): Entry(
         requests={
@@ -112,17 +112,17 @@ ENTRIES: Entries = {
                 NDJSON: lines(_GENERATE_LINES),
             }
         },
-        errors=(404, 429),
+        errors=(404, 409, 429),
     ),
     ("post", "/api/embed"): Entry(
         requests={"Embed": {"model": "demo", "input": ["One", "Two"]}},
         answers={200: {JSON: like(_EMBEDDINGS)}},
-        errors=(404, 429),
+        errors=(404, 409, 429),
     ),
     ("post", "/api/embeddings"): Entry(
         requests={"Embed": {"model": "demo", "prompt": "Once upon a time"}},
         answers={200: {JSON: like({"embedding": [0.3974, -0.6927]})}},
-        errors=(404, 429),
+        errors=(404, 409, 429),
     ),
     ("get", "/api/version"): Entry(answers={200: {JSON: like({"version": "0.12.6", "brim": "0.1.0"})}}),
     ("get", "/api/tags"): Entry(answers={200: {JSON: Body(ListedModels, {"models": [_LISTED]})}}),
@@ -143,16 +143,16 @@ ENTRIES: Entries = {
                 )
             }
         },
-        errors=(404,),
+        errors=(404, 409),
     ),
     ("post", "/api/create"): Entry(
         requests={"From another model": {"model": "pirate", "from": "demo", "system": "Talk like a pirate."}},
         answers=_DONE,
-        errors=(404,),
+        errors=(404, 409),
     ),
     ("post", "/api/copy"): Entry(
-        requests={"Copy": {"source": "demo", "destination": "demo-2"}}, answers={200: None}, errors=(404,)
+        requests={"Copy": {"source": "demo", "destination": "demo-2"}}, answers={200: None}, errors=(404, 409)
     ),
-    ("delete", "/api/delete"): Entry(requests={"Delete": {"model": "demo-2"}}, answers={200: None}, errors=(404,)),
-    ("post", "/api/pull"): Entry(requests={"Pull": {"model": "demo"}}, answers=_DONE, errors=(404,)),
+    ("delete", "/api/delete"): Entry(requests={"Delete": {"model": "demo-2"}}, answers={200: None}, errors=(404, 409)),
+    ("post", "/api/pull"): Entry(requests={"Pull": {"model": "demo"}}, answers=_DONE, errors=(404, 409)),
 }
