@@ -18,7 +18,9 @@ router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
 
 def _one_or_many(value: object) -> object:
-    return [value] if isinstance(value, str) and value else value or []
+    if isinstance(value, str):
+        return [value] if value else []
+    return value
 
 
 Texts = Annotated[

@@ -7,7 +7,7 @@ accepted because it means nothing on one's own machine (`MeaninglessFields`). An
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import structs
@@ -32,6 +32,17 @@ class StrictModel(BaseModel):
     """A part of a request: no type is coerced, no unknown field passes."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _no_number(value: Any) -> Any:
+    """To Python 0 is equal to False, but it is no JSON boolean."""
+    if isinstance(value, bool) or value is None:
+        return value
+    raise ValueError("it should be false")
+
+
+Off = Annotated[Literal[False] | None, BeforeValidator(_no_number)]
+"""What can be said to be off, and not be turned on."""
 
 
 class MeaninglessFields(StrictModel):

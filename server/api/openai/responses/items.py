@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import StrictModel, refused
+from server.api.openai.fields import Off, StrictModel, refused
 from server.api.tagged import tagged
 
 MOST_ITEMS = 10_000
@@ -90,7 +90,7 @@ class FunctionCallItem(Item):
     arguments: str
     namespace: Annotated[Any, _NO_NAMESPACES] = None
     caller: Unused = None
-    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+    async_: Annotated[Off, Field(alias="async")] = None
     parsed_arguments: Unused = None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import StrictModel, refused
+from server.api.openai.fields import Off, StrictModel, refused
 from server.api.tagged import tagged
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.messages import Grammar
@@ -31,7 +31,7 @@ class FunctionTool(StrictModel):
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
     output_schema: Annotated[Any, refused("brim does not check what tools give")] = None
-    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+    async_: Annotated[Off, Field(alias="async")] = None
 
     @field_validator("defer_loading")
     @classmethod
