@@ -124,6 +124,7 @@ class Client:
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     self._read(json.loads(line[6:]), reply)
+        reply.tokens = reply.tokens or len(reply.arrivals)  # not every server tells
         reply.seconds = time.perf_counter() - begun
         reply.ttft = (reply.arrivals[0] if reply.arrivals else time.perf_counter()) - begun
         return reply

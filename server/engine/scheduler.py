@@ -79,6 +79,8 @@ class Limits:
         batch: tokens of one step.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
         solo_gap: seconds that a step may take while none runs.
+        smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
+            which on a larger piece is computed no faster.
         mixed: whether one batch may hold both generations and prompts.
     """
 
@@ -88,6 +90,7 @@ class Limits:
     gap: float = 0.4
     solo_gap: float = 1.2
     smallest_chunk: int = 16
+    efficient_chunk: int = 64
     mixed: bool = True
 
 
@@ -263,15 +266,24 @@ class Scheduler:
     # prefill
 
     def _prefill_budget(self, width: int) -> int:
-        """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at."""
+        """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at.
+
+        Who waits for a first token counts as much as who waits for the next: the more prompts there are for each
+        generation, the longer generations may stand still. Pieces too small to be computed efficiently are larger
+        where that costs no more than twice the time.
+        """
+        limits, rate = self.limits, self.cache.costs.prefill.value
+        seconds = limits.solo_gap
         if width:
             plain = self.times.seconds(width) if self.times.known else 0.0
-            seconds = max(self.limits.gap, 4 * plain) - plain
-        else:
-            seconds = self.limits.solo_gap
-        affordable = int(seconds * self.cache.costs.prefill.value)
-        chunk = max(affordable // self.limits.smallest_chunk, 1) * self.limits.smallest_chunk
-        return min(chunk, self.limits.batch - width)
+            generations = sum(sequence.decoding for sequence in self.running)
+            weight = (len(self.running) - generations) / max(generations, 1)
+            allowed = max(limits.gap * max(weight, 1.0), 4 * plain)
+            seconds = min(allowed, max(limits.solo_gap, 4 * plain)) - plain
+        chunk = max(int(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
+        if chunk < limits.efficient_chunk <= 2 * seconds * rate:
+            chunk = limits.efficient_chunk
+        return min(chunk, limits.batch - width)
 
     def _prefills(self, width: int) -> Iterator[Work]:
         """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent."""
