@@ -18,6 +18,7 @@ from server.models.describe import details_of
 from server.models.manifest import SCHEMA_VERSION, Manifest, Model, ModelName, StoredAdapter
 from server.models.modelfile import Modelfile, parse
 from server.models.parameters import Parameters
+from server.models.resolve import ensure_pulled
 from server.models.sources import Source, find_source, fingerprint, made_from, sampling_defaults
 from server.models.store import DamagedManifestError
 
@@ -70,7 +71,7 @@ def create(
     """
     model_name = ModelName.parse(name)
     _check_template(modelfile.template, file)
-    with _plain_errors(), store.staging() as staging:
+    with plain_errors(), store.staging() as staging:
         source = find_source(store, modelfile.source, folder)
         maker = _Maker(store, staging, model_name.name, progress)
         model = maker.make(source, modelfile.quantize)
@@ -97,8 +98,16 @@ def create(
 
 
 def create_from_file(store: Store, name: str, path: Path, *, progress: Progress | None = None) -> Manifest:
-    """Create a model from a Modelfile on disk. Raises BrimError as `create` does, and where the file cannot be read."""
-    return create(store, name, read_modelfile(path), path.parent, file=str(path), progress=progress)
+    """Create a model from a Modelfile on disk; models on the hub that it names are fetched if they are not there.
+
+    Raises:
+        BrimError: as `create` and `ensure_pulled` do, and where the file cannot be read.
+    """
+    modelfile = read_modelfile(path)
+    for origin in (modelfile.source, modelfile.draft):
+        if origin is not None:
+            ensure_pulled(origin, store, progress)
+    return create(store, name, modelfile, path.parent, file=str(path), progress=progress)
 
 
 def read_modelfile(path: Path) -> Modelfile:
@@ -136,6 +145,12 @@ def ensure_demo(store: Store, progress: Progress | None = None) -> Manifest | No
 def default_type(parameters: int) -> str:
     """The quantization type for a checkpoint of so many weights, where the Modelfile names none."""
     return SMALL_TYPE if parameters < SMALL_PARAMETERS else LARGE_TYPE
+
+
+def require_language_model(info: GGUFInfo, path: object) -> None:
+    """Raises BrimError for the GGUF file of anything else, such as an adapter or a vision encoder."""
+    if info.get("general.type", "model") != "model" or info.architecture == "clip":
+        raise BrimError(f"{path} is a GGUF file, but not a language model's")
 
 
 class _Maker:
@@ -194,8 +209,7 @@ class _Maker:
             tensors = open_checkpoint(source.path).tensors.values()
             return wanted or default_type(sum(prod(tensor.shape) for tensor in tensors))
         info = _read_info(source.path)
-        if info.get("general.type", "model") != "model" or info.architecture == "clip":
-            raise BrimError(f"{source.path} is a GGUF file, but not a language model's")
+        require_language_model(info, source.path)
         if info.get("split.count", 1) > 1:
             raise BrimError(f"{source.path} is one part of a split model; merge its parts with llama-gguf-split first")
         if wanted is None or details_of(info).quantization == wanted:
@@ -285,7 +299,7 @@ def _unchanged(store: Store, manifest: Manifest) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def _plain_errors() -> Generator[None]:
+def plain_errors() -> Generator[None]:
     """The converter's errors as the server's own."""
     try:
         yield

@@ -19,7 +19,21 @@ DEFAULT_TAG = "latest"
 Digest = Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 """A blob's name: `sha256:` and the SHA-256 of its content."""
 
+HUB = "hf.co/"
+"""How the name of a model from the Hugging Face hub begins in the store, as in Ollama: hf.co/OWNER/REPOSITORY."""
+HUB_SPELLINGS = ("hf:", HUB, "huggingface.co/", "https://hf.co/", "https://huggingface.co/")
+"""How users may begin it."""
+
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,79})(?::(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,79}))?")
+_HUB_NAME = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,41}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})"
+    r"(?::(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,95}))?"
+)
+
+
+def names_repository(text: str) -> bool:
+    """Whether a model's name begins as those of the hub do."""
+    return text.lower().startswith(HUB_SPELLINGS)
 
 
 class ModelName(Struct, frozen=True):
@@ -30,11 +44,13 @@ class ModelName(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Read `name` or `name:tag`.
+        """Read `name` or `name:tag`, or the name of a repository on the hub in any of its spellings.
 
         Raises:
             BrimError: it is not a name. Nothing that could lead out of the store's folder is one.
         """
+        if names_repository(text):
+            return cls._of_repository(text)
         match = _NAME.fullmatch(text)
         if not match:
             raise BrimError(
@@ -43,10 +59,31 @@ class ModelName(Struct, frozen=True):
             )
         return cls(match["name"], match["tag"] or DEFAULT_TAG)
 
+    @classmethod
+    def _of_repository(cls, text: str) -> ModelName:
+        prefix = next(prefix for prefix in HUB_SPELLINGS if text.lower().startswith(prefix))
+        match = _HUB_NAME.fullmatch(text[len(prefix) :])
+        if not match:
+            raise BrimError(
+                f"{text!r} is no model on the hub: write hf:OWNER/REPOSITORY, and perhaps which of its files or "
+                "quantization types after a colon, as in `hf:bartowski/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M`"
+            )
+        return cls(HUB + match["name"], match["tag"] or DEFAULT_TAG)
+
+    @property
+    def repository(self) -> str | None:
+        """OWNER/REPOSITORY of a model from the hub."""
+        return self.name.removeprefix(HUB) if self.name.startswith(HUB) else None
+
     @property
     def file_name(self) -> str:
         """The manifest's file name. In lower case, so that it is the same file wherever file systems ignore case."""
-        return f"{self.name}@{self.tag}.json".lower()
+        return f"{self.name}@{self.tag}.json".lower().replace("/", "+")
+
+    @staticmethod
+    def in_file_name(file_name: str) -> str:
+        """The name and tag, in lower case, whose manifest has that file name."""
+        return file_name.removesuffix(".json").replace("@", ":").replace("+", "/")
 
     def __str__(self) -> str:
         return self.name if self.tag == DEFAULT_TAG else f"{self.name}:{self.tag}"

@@ -1,4 +1,4 @@
-"""What the MODEL of a command names: a model in the store, or a GGUF file by its path."""
+"""What the MODEL of a command names: a model in the store, one fetched from the hub too, or a GGUF file by its path."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from converter.errors import ConversionError
 from converter.gguf_info import read_gguf_info
 from server.errors import BrimError
 from server.models.embedding import pooling_of
+from server.models.manifest import names_repository
 from server.models.parameters import Parameters
 
 if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
     from server.engine.messages import Pooling
+    from server.models.create import Progress
     from server.models.manifest import Manifest
     from server.models.store import Store
 
@@ -53,13 +55,13 @@ class ModelSource:
 
 
 def resolve(model: str, store: Store) -> ModelSource:
-    """Find what MODEL names.
+    """Find what MODEL names. Nothing is fetched: what names a repository on the hub is looked for in the store.
 
     Raises:
         BrimError: there is no such model or file, or the file is no sound GGUF file; the message says what to do.
     """
-    if model.startswith("hf:"):
-        raise BrimError(f"{model}: models are not fetched from the hub yet; download a GGUF file and give its path")
+    if names_repository(model):
+        return from_manifest(store.get(model), store)
     path = Path(model).expanduser()
     if path.is_dir():
         raise BrimError(f"{path} is a folder: convert it first, with brim convert {path}")
@@ -68,6 +70,18 @@ def resolve(model: str, store: Store) -> ModelSource:
     if len(path.parts) > 1:
         raise BrimError(f"{path} does not exist")
     return from_manifest(store.get(model), store)
+
+
+def ensure_pulled(model: str, store: Store, progress: Progress | None = None) -> None:
+    """Fetch what a command names, if it names a repository on the hub and the store has no model of that name.
+
+    Raises:
+        BrimError: as `look_up` and `pull` do.
+    """
+    if names_repository(model) and model not in store:
+        from server.models.pull import look_up, pull
+
+        pull(store, look_up(model), progress)
 
 
 def from_manifest(manifest: Manifest, store: Store) -> ModelSource:

@@ -15,6 +15,7 @@ from msgspec import structs
 import converter
 from server.errors import BrimError
 from server.models.files import sha256
+from server.models.manifest import names_repository
 from server.models.parameters import Parameters, parse_parameter
 
 if TYPE_CHECKING:
@@ -60,21 +61,17 @@ def find_source(store: Store, text: str, folder: Path, keyword: str = "FROM") ->
 
     Args:
         store: where models are looked up by name.
-        text: the keyword's argument. What has a slash or ends in `.gguf` is a path, anything else first a model's name.
+        text: the keyword's argument. What begins as a repository on the hub does is the name of a model fetched from
+            there; else what has a slash or ends in `.gguf` is a path, anything else first a model's name.
         folder: the Modelfile's folder, which relative paths start from.
         keyword: the keyword, for error messages.
 
     Raises:
         BrimError: there is nothing of that name.
     """
-    if text.startswith("hf:"):
-        raise BrimError(
-            f"{keyword} {text}: brim does not fetch models from the hub yet; "
-            "download the checkpoint or a GGUF file and name its path"
-        )
     path = Path(os.path.abspath(folder / Path(text).expanduser()))
     is_path = "/" in text or text.lower().endswith(".gguf") or text in (".", "..", "~")
-    if not is_path and text in store:
+    if names_repository(text) or (not is_path and text in store):
         manifest = store.get(text)
         return Source(store.model_path(manifest), manifest)
     if path.exists():

@@ -26,7 +26,7 @@ from msgspec import structs
 
 from server.errors import BrimError
 from server.models.files import Progress, bring, is_locked, locked, sha256, sync, write_whole
-from server.models.manifest import Blob, Manifest, Model, ModelName, decode, encode
+from server.models.manifest import Blob, Manifest, Model, ModelName, decode, encode, names_repository
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,6 +121,11 @@ class Store:
         models = (model for manifest in self.list() for model in manifest.models)
         return next((m for m in models if m.made_from == made_from and self.blob_path(m.digest).is_file()), None)
 
+    def with_digest(self, digest: str) -> Model | None:
+        """The GGUF file with that digest, if the store has it."""
+        models = (model for manifest in self.list() for model in manifest.models)
+        return next((m for m in models if m.digest == digest and self.blob_path(digest).is_file()), None)
+
     def verify(self, name: str, progress: Progress | None = None) -> None:
         """Read a model's files again and compare them with their digests.
 
@@ -187,6 +192,8 @@ class Store:
         return self._manifests / ModelName.parse(name).file_name
 
     def _not_found(self, name: str) -> ModelNotFoundError:
+        if names_repository(name):
+            return ModelNotFoundError(f"there is no model {name!r} in the store; `brim pull {name}` fetches it")
         names = [manifest.name for manifest in self.list()]
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]}?" if near else "`brim list` shows those there are"
@@ -197,7 +204,7 @@ class Store:
         damaged: list[str] = []
         for path in sorted(self._manifests.glob("*@*.json")):
             try:
-                models.append(self.get(path.stem.replace("@", ":")))
+                models.append(self.get(ModelName.in_file_name(path.name)))
             except ModelNotFoundError:
                 pass  # removed since the folder was listed
             except BrimError as error:

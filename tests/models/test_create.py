@@ -183,7 +183,7 @@ def test_adapters(store: Store, f16: Path, tmp_path: Path) -> None:
         ("FROM ./none", "FROM names ./none, and there is no"),
         ("FROM none", "neither such a model in the store nor"),
         ("FROM none.gguf", "FROM names none.gguf, and there is no"),
-        ("FROM hf:owner/repo", "does not fetch models"),
+        ("FROM hf:owner/repo", "`brim pull hf:owner/repo` fetches it"),
         ("FROM ./empty", "has no config.json"),
         ("FROM ./notes.txt", "not a GGUF file"),
         ("FROM ./cut.gguf", "truncated"),

@@ -1,0 +1,466 @@
+"""Fetching models from a hub on this machine, which answers as the real one does and fails as it may."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from huggingface_hub import constants
+
+import demo
+from converter.gguf_format import Field, ValueType, encode_header, lay_out
+from converter.gguf_info import read_gguf_info
+from server.api.limits import Traffic
+from server.app import create_app
+from server.errors import BrimError
+from server.models import hub as hub_module
+from server.models.choosing import choose
+from server.models.create import create_from_file
+from server.models.hub import HubError, RemoteFile, Repository
+from server.models.manager import ModelManager
+from server.models.manifest import ModelName
+from server.models.pull import look_up, pull
+from server.models.resolve import ensure_pulled, resolve
+from server.models.split import join
+from server.models.store import Store
+from server.settings import Settings
+from tests.conftest import ROOT, brim_environment
+from tests.models.hub_server import FakeHub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import StartServer
+
+NAME = "maker/Tiny-GGUF"
+FILE = "Tiny-Q4_K_M.gguf"
+
+
+@pytest.fixture(scope="module")
+def tiny(demo_gguf: Path) -> bytes:
+    return demo_gguf.read_bytes()
+
+
+@pytest.fixture
+def hub(tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with one repository of GGUF files, two of which are models."""
+    fake = FakeHub(
+        repositories={
+            NAME: {
+                "README.md": b"# Tiny",
+                FILE: tiny,
+                "Tiny-Q8_0.gguf": tiny + b"\0",
+                "mmproj-Tiny-Q4_K_M.gguf": bytes(5000),
+            }
+        }
+    )
+    server = fake.start()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, fake.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+    monkeypatch.setattr(hub_module, "PAUSE", 0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home" / "models")
+
+
+def files_in(folder: Path) -> set[str]:
+    """Names of all files, but the store's lock."""
+    return {path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def repository(*names: str) -> Repository:
+    return Repository("o/r", "c", tuple(RemoteFile(name, 1, f"sha256:{name}") for name in names))
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["hf:", "hf.co/", "HF.co/", "huggingface.co/", "https://huggingface.co/"])
+def test_every_spelling_names_the_same_model(prefix: str) -> None:
+    name = ModelName.parse(f"{prefix}bartowski/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M")
+    assert str(name) == "hf.co/bartowski/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M"
+    assert name.repository == "bartowski/Qwen2.5-0.5B-Instruct-GGUF"
+    assert ModelName.in_file_name(name.file_name) == str(name).lower()
+    assert "/" not in name.file_name
+
+
+@pytest.mark.parametrize(
+    "text", ["hf:", "hf:a", "hf:../b", "hf:a/..", "hf:a/b/c", "hf:a/b:../c", "hf:a/b:c/d", "hf:a/b:"]
+)
+def test_what_is_no_repository_is_no_name(text: str) -> None:
+    with pytest.raises(BrimError, match="is no model on the hub: write hf:OWNER/REPOSITORY"):
+        ModelName.parse(text)
+
+
+# -- which file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "chosen"),
+    [
+        (["a-Q8_0.gguf", "a-Q4_0.gguf", "a-Q4_K_M.gguf"], None, "a-Q4_K_M.gguf"),
+        (["a-Q8_0.gguf", "a-Q4_0.gguf"], None, "a-Q4_0.gguf"),
+        (["a-Q8_0.gguf", "a-Q2_K.gguf"], None, "a-Q8_0.gguf"),
+        (["a.gguf", "mmproj-a-Q4_K_M.gguf", "README.md"], None, "a.gguf"),
+        (["a-Q4_0_4_4.gguf", "a-q4_0.gguf"], "Q4_0", "a-q4_0.gguf"),
+        (["a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "a.Q4_K.gguf"], "q4_k", "a.Q4_K.gguf"),
+        (["a-IQ4_XS.gguf", "a-Q4_XS.gguf"], "Q4_XS", "a-Q4_XS.gguf"),
+        (["a-f16.gguf", "b-f16.gguf"], "B-F16.gguf", "b-f16.gguf"),
+        (["deep/a-f16.gguf", "b-q8_0.gguf"], "a-f16.gguf", "deep/a-f16.gguf"),
+        (["a-UD-Q4_K_XL.gguf", "a-Q4_K_M.gguf"], "UD-Q4_K_XL", "a-UD-Q4_K_XL.gguf"),
+    ],
+)
+def test_the_file_that_is_meant(names: list[str], choice: str | None, chosen: str) -> None:
+    assert [file.name for file in choose(repository(*names), choice)] == [chosen]
+
+
+def test_the_parts_of_a_split_file_come_together_and_in_order() -> None:
+    parts = [f"Q8_0/a-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    found = choose(repository(*reversed(parts), "a-f16.gguf"), "Q8_0")
+    assert [file.name for file in found] == parts
+    assert choose(repository(*parts), "a-Q8_0-00002-of-00003.gguf") == choose(repository(*parts), None)
+    assert choose(repository(*parts[1:]), None) == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "words"),
+    [
+        (["a-f16.gguf"], "Q4_0", "no GGUF file Q4_0; there are a-f16.gguf"),
+        (["a-f16.gguf", "b-f16.gguf"], None, "no single default one; name one after a colon, of a-f16.gguf, b-f16"),
+        (["a-Q4_0.gguf", "b-Q4_0.gguf"], "Q4_0", "several GGUF files and no single Q4_0 one"),
+    ],
+)
+def test_where_no_one_file_is_meant_those_there_are_are_named(names: list[str], choice: str | None, words: str) -> None:
+    with pytest.raises(BrimError, match=words):
+        choose(repository(*names), choice)
+
+
+# -- fetching ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_file_comes_into_the_store(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    seen: list[tuple[str, int, int]] = []
+    manifest = pull(store, look_up(f"hf:{NAME}"), lambda stage, done, total: seen.append((stage, done, total)))
+    assert manifest.name == f"hf.co/{NAME}"
+    assert manifest.source == f"hf:{NAME}:{FILE}"
+    assert store.model_path(manifest).read_bytes() == tiny
+    assert store.list() == [manifest]
+    assert resolve(f"hf:{NAME}", store).digest == manifest.digest
+    assert not list((store.root.parent / "downloads").iterdir())
+    fetched = [(done, total) for stage, done, total in seen if stage.startswith("fetching")]
+    assert fetched == sorted(fetched)
+    assert fetched[-1] == (len(tiny), len(tiny))
+    assert "hashing" in {stage for stage, _, _ in seen}
+
+
+def test_the_type_named_is_fetched(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    manifest = pull(store, look_up(f"hf.co/{NAME}:q8_0"))
+    assert store.model_path(manifest).read_bytes() == tiny + b"\0"
+    assert hub.received == [("Tiny-Q8_0.gguf", "")]
+
+
+def test_what_the_store_has_is_not_fetched_again(store: Store, hub: FakeHub) -> None:
+    first = pull(store, look_up(f"hf:{NAME}"))
+    assert pull(store, look_up(f"hf:{NAME}")) == first
+    assert pull(store, look_up(f"hf:{NAME}:Q4_K_M")).digest == first.digest
+    assert len(hub.received) == 1
+    asked = len(hub.requests)
+    ensure_pulled(f"hf:{NAME}", store)
+    assert len(hub.requests) == asked
+
+
+def test_a_modelfile_may_name_a_repository(store: Store, hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text(f"FROM hf:{NAME}:Q4_K_M\nSYSTEM Be brief.\n")
+    made = create_from_file(store, "mine", tmp_path / "Modelfile")
+    assert made.digest == store.get(f"hf:{NAME}:Q4_K_M").digest
+    assert made.system == "Be brief."
+
+
+def test_a_checkpoint_is_converted_to_the_type_named(store: Store, hub: FakeHub) -> None:
+    files = {path.name: path.read_bytes() for path in demo.CHECKPOINT.iterdir() if path.is_file()}
+    hub.repositories["maker/Tiny"] = {**files, "consolidated.safetensors": bytes(9000), "onnx/model.json": b"{}"}
+    manifest = pull(store, look_up("hf:maker/Tiny:q8_0"))
+    assert manifest.details.quantization == "Q8_0"
+    assert manifest.source == "hf:maker/Tiny"
+    assert read_gguf_info(store.model_path(manifest)).get("general.name") == "Tiny"
+    names = {name for name, _ in hub.received}
+    assert "model.safetensors" in names
+    assert not names & {"consolidated.safetensors", "model.json"}
+    assert look_up("hf:maker/Tiny").target.name == "Q4_K_M"  # pyright: ignore[reportOptionalMemberAccess]
+    with pytest.raises(BrimError, match="'Q99' is no quantization type"):
+        look_up("hf:maker/Tiny:Q99")
+
+
+def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights_come(
+    store: Store, hub: FakeHub
+) -> None:
+    config = json.dumps({"architectures": ["NoSuchForCausalLM"], "model_type": "no_such"}).encode()
+    hub.repositories["maker/Odd"] = {"config.json": config, "model.safetensors": bytes(10_000)}
+    with pytest.raises(BrimError, match=r"NoSuch|no_such"):
+        pull(store, look_up("hf:maker/Odd"))
+    assert [name for name, _ in hub.received] == ["config.json"]
+
+
+def test_an_index_cannot_name_files_elsewhere(store: Store, hub: FakeHub) -> None:
+    files = {path.name: path.read_bytes() for path in demo.CHECKPOINT.iterdir() if path.is_file()}
+    weights = files.pop("model.safetensors")
+    index = json.dumps({"weight_map": {"a": "/etc/secret.safetensors"}}).encode()
+    hub.repositories["maker/Sly"] = {
+        **files,
+        "model.safetensors.index.json": index,
+        "model-00001-of-00001.safetensors": weights,
+    }
+    with pytest.raises(BrimError, match=r"lacks /etc/secret.safetensors, which its"):
+        pull(store, look_up("hf:maker/Sly"))
+
+
+def split(path: Path, folder: Path, count: int) -> list[Path]:
+    """A GGUF file in parts, as llama-gguf-split makes them."""
+    info, data = read_gguf_info(path), path.read_bytes()
+    share = -(-len(info.tensors) // count)
+    parts: list[Path] = []
+    for number in range(count):
+        tensors = info.tensors[number * share : (number + 1) * share]
+        layout = lay_out([(tensor.name, tensor.shape, tensor.type) for tensor in tensors])
+        fields = {
+            **(info.fields if number == 0 else {}),
+            "split.no": Field(ValueType.UINT16, number),
+            "split.count": Field(ValueType.UINT16, count),
+            "split.tensors.count": Field(ValueType.INT32, len(info.tensors)),
+        }
+        start, end = tensors[0].offset, tensors[-1].offset + tensors[-1].nbytes
+        body = data[info.data_start :][start:end]
+        parts.append(folder / f"Tiny-F16-{number + 1:05}-of-{count:05}.gguf")
+        parts[-1].write_bytes(encode_header(fields, layout) + body)
+    return parts
+
+
+def test_a_split_file_becomes_one(store: Store, hub: FakeHub, demo_gguf: Path, tmp_path: Path) -> None:
+    parts = split(demo_gguf, tmp_path, 3)
+    hub.repositories["maker/Split"] = {f"F16/{part.name}": part.read_bytes() for part in parts}
+    manifest = pull(store, look_up("hf:maker/Split:F16"))
+    whole, original = read_gguf_info(store.model_path(manifest)), read_gguf_info(demo_gguf)
+    assert whole.fields == original.fields
+    assert whole.tensors == original.tensors
+    ends = whole.data_start, original.data_start
+    assert store.model_path(manifest).read_bytes()[ends[0] :].rstrip(b"\0") == demo_gguf.read_bytes()[ends[1] :].rstrip(
+        b"\0"
+    )
+    assert pull(store, look_up("hf:maker/Split:F16")) == manifest
+    assert len(hub.received) == 3
+
+
+def test_parts_in_another_order_are_not_joined(demo_gguf: Path, tmp_path: Path) -> None:
+    parts = split(demo_gguf, tmp_path, 2)
+    with pytest.raises(BrimError, match="is not part 1 of 2"):
+        join(parts[::-1], tmp_path / "whole.gguf")
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_connection_is_resumed(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    hub.cut_after, hub.cuts = len(tiny) // 3, 2
+    manifest = pull(store, look_up(f"hf:{NAME}"))
+    assert store.model_path(manifest).read_bytes() == tiny
+    starts = [int(range_[6:-1]) if range_ else 0 for _, range_ in hub.received]
+    assert len(starts) == 3
+    assert starts[0] == 0 < starts[1] < starts[2]
+
+
+def test_a_later_pull_goes_on_where_a_broken_one_ended(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(store, look_up(f"hf:{NAME}"), interrupt)
+    assert files_in(store.root) == set()
+    assert files_in(store.root.parent) == {f"{FILE}.part"}
+    manifest = pull(store, look_up(f"hf:{NAME}"))
+    assert store.model_path(manifest).read_bytes() == tiny
+    assert int(hub.received[-1][1][6:-1]) > len(tiny) // 2
+    assert len(files_in(store.root.parent)) == 2
+
+
+def test_a_download_survives_an_interruption_while_it_is_hashed(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "hashing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(store, look_up(f"hf:{NAME}"), interrupt)
+    assert files_in(store.root) == set()
+    assert store.model_path(pull(store, look_up(f"hf:{NAME}"))).read_bytes() == tiny
+    assert len(hub.received) == 1
+
+
+def test_a_hub_without_ranges_sends_all_again(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    hub.cut_after, hub.cuts, hub.ranges = len(tiny) // 2, 1, False
+    assert store.model_path(pull(store, look_up(f"hf:{NAME}"))).read_bytes() == tiny
+
+
+def test_a_connection_that_never_brings_anything_is_given_up(store: Store, hub: FakeHub) -> None:
+    hub.cut_after, hub.cuts, hub.ranges = 1, 10**6, False
+    with pytest.raises(HubError, match="cannot be reached"):
+        pull(store, look_up(f"hf:{NAME}"))
+    assert len(hub.received) <= 3 + hub_module.RETRIES
+
+
+def test_content_that_is_not_the_hubs_is_dropped(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    hub.lies = {FILE}
+    with pytest.raises(HubError, match="has arrived damaged"):
+        pull(store, look_up(f"hf:{NAME}"))
+    assert files_in(store.root.parent) == set()
+    hub.lies = set()
+    assert store.model_path(pull(store, look_up(f"hf:{NAME}"))).read_bytes() == tiny
+
+
+def test_a_gated_repository_needs_a_token(store: Store, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gated = {NAME}
+    with pytest.raises(HubError, match=f"{NAME} is gated: accept its terms .* set HF_TOKEN"):
+        pull(store, look_up(f"hf:{NAME}"))
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert pull(store, look_up(f"hf:{NAME}")).name in {manifest.name for manifest in store.list()}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "the hub refuses .* set HF_TOKEN"),
+        (403, "the hub refuses .* set HF_TOKEN"),
+        (404, "there is no repository"),
+        (429, "too many requests"),
+        (503, "fails with status 503"),
+    ],
+)
+def test_each_refusal_is_one_sentence(hub: FakeHub, status: int, words: str) -> None:
+    hub.status = status
+    with pytest.raises(HubError, match=words) as caught:
+        look_up(f"hf:{NAME}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there_is_said(store: Store, hub: FakeHub) -> None:
+    with pytest.raises(HubError, match="there is no repository maker/Absent") as caught:
+        look_up("hf:maker/Absent")
+    assert caught.value.missing
+    hub.repositories["maker/Words"] = {"README.md": b"words"}
+    with pytest.raises(BrimError, match="neither GGUF nor safetensors"):
+        look_up("hf:maker/Words")
+    with pytest.raises(BrimError, match="`brim pull hf:maker/Absent` fetches it"):
+        resolve("hf:maker/Absent", store)
+
+
+def test_without_a_network_it_says_so(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="while HF_HUB_OFFLINE is set"):
+        look_up(f"hf:{NAME}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match=r"the hub at http://127.0.0.1:9 cannot be reached"):
+        look_up(f"hf:{NAME}")
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(
+    store: Store, hub: FakeHub, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(store.root.parent.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(tiny) - 1))  # pyright: ignore
+    with pytest.raises(BrimError, match=r"needs .* and the disk that holds .* has .* free"):
+        pull(store, look_up(f"hf:{NAME}"))
+    assert hub.received == []
+
+
+# -- as users do it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(store: Store, hub: FakeHub) -> httpx.AsyncClient:
+    settings = Settings(cache_ram=0)
+    app = create_app(settings, ModelManager(settings, store), Traffic())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080")
+
+
+async def test_ollamas_pull_fetches_with_progress(client: httpx.AsyncClient, store: Store, hub: FakeHub) -> None:
+    name = f"hf.co/{NAME}:Q4_K_M"
+    answer = await client.post("/api/pull", json={"model": name})
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert lines[0] == {"status": "pulling manifest"}
+    assert lines[-1] == {"status": "success"}
+    digest = store.get(name).digest
+    assert all(line["digest"] == digest and line["completed"] <= line["total"] for line in lines[1:-1])
+    tags = (await client.get("/api/tags")).json()["models"]
+    assert [model["name"] for model in tags] == [name]
+    assert (await client.post("/api/show", json={"model": name})).status_code == 200
+    assert (await client.get(f"/v1/models/{name}")).json()["id"] == name
+    again = await client.post("/api/pull", json={"model": name, "stream": False})
+    assert again.json() == {"status": "success"}
+    assert (await client.request("DELETE", "/api/delete", json={"model": name})).status_code == 200
+    assert files_in(store.root) == set()
+
+
+async def test_ollamas_pull_tells_what_is_wrong(client: httpx.AsyncClient, hub: FakeHub) -> None:
+    for stream in (True, False):
+        answer = await client.post("/api/pull", json={"model": "hf.co/maker/Absent", "stream": stream})
+        assert answer.status_code == 404
+        assert "there is no repository maker/Absent" in answer.json()["error"]
+    answer = await client.post("/api/pull", json={"model": "hf:../../etc/passwd"})
+    assert answer.status_code == 400
+    hub.gated = {NAME}
+    answer = await client.post("/api/pull", json={"model": f"hf.co/{NAME}"})
+    assert "set HF_TOKEN" in json.loads(answer.text.splitlines()[-1])["error"]
+
+
+async def test_other_requests_never_pull(client: httpx.AsyncClient, hub: FakeHub) -> None:
+    body = {"model": f"hf.co/{NAME}", "messages": [{"role": "user", "content": "Hi"}]}
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 404
+    assert (await client.post("/api/chat", json=body)).status_code == 404
+    made = await client.post("/api/create", json={"model": "mine", "from": f"hf.co/{NAME}"})
+    assert made.status_code == 404
+    assert hub.requests == []
+
+
+def test_brim_pull_can_be_interrupted_and_resumed(hub: FakeHub, tmp_path: Path, tiny: bytes) -> None:
+    hub.cut_after, hub.cuts = len(tiny) // 2, 10**6
+    hub.ranges = False  # so it never comes to its end
+    environment = brim_environment(tmp_path, HF_ENDPOINT=hub.url, NO_PROXY="127.0.0.1")
+    command = [sys.executable, "-m", "server.cli", "pull", f"hf:{NAME}", "--quant", "Q4_K_M"]
+    running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    while not hub.received:
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"the next pull goes on" in errors
+    assert files_in(tmp_path / "models") == set()
+    hub.cuts, hub.ranges = 0, True
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"hf.co/{NAME}:Q4_K_M: llama, ")
+
+
+@pytest.mark.slow
+def test_brim_serve_pulls_and_answers(hub: FakeHub, start_server: StartServer) -> None:
+    server = start_server(f"hf:{NAME}:Q4_K_M", "--ctx", "256", HF_ENDPOINT=hub.url, NO_PROXY="127.0.0.1")
+    body = {"model": f"hf.co/{NAME}:Q4_K_M", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    assert server.post("/v1/chat/completions", body).json()["usage"]["completion_tokens"] > 0
+    assert server.post("/v1/chat/completions", {**body, "model": f"hf:{NAME}:Q4_K_M"}).status_code == 200
