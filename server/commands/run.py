@@ -32,6 +32,7 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue PROMPT as plain text, without a chat template.")] = False,
 ) -> None:
     """Talk to a model: one answer where PROMPT is given or piped in, else a chat. Uses a running server if it can."""
+    from server.models.manifest import ModelName, names_repository
     from server.serving import run as run_to_end
     from server.settings import Settings
 
@@ -42,6 +43,8 @@ def run(
     if raw and text is None:
         raise BrimError("--raw continues a text: give a PROMPT")
     options = {"temperature": temperature, "max_tokens": max_tokens}
+    if names_repository(model):
+        model = str(ModelName.parse(model))  # as a server that runs calls it
     conversation = Conversation(model, {name: value for name, value in options.items() if value is not None}, system)
     run_to_end(_run(conversation, text, Settings.load(no_key=True), raw=raw))
 
@@ -129,11 +132,14 @@ async def _client(conversation: Conversation, settings: Settings) -> AsyncGenera
 async def _own_server(conversation: Conversation, settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     from server.commands.client import connect
     from server.commands.serve import wait_for_models
-    from server.models.resolve import resolve
+    from server.models.cli import progress_bar
+    from server.models.resolve import ensure_pulled, resolve
     from server.models.store import Store
     from server.serving import serving
 
     store = Store.default()
+    with progress_bar() as progress:
+        ensure_pulled(conversation.model, store, progress)
     source = resolve(conversation.model, store)
     conversation.model = source.name
     private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})

@@ -122,14 +122,20 @@ def serve(
 
 
 def find_models(settings: Settings, store: Store) -> list[ModelSource]:
-    """The models to load: those named; else the store's only one, which is the demo model where there was none.
+    """The models to load: those named, fetched from the hub if need be; else the store's only one.
+
+    That is the demo model where there was none.
 
     Raises:
         BrimError: a model is not there, or its file is not sound.
     """
+    from server.models.cli import progress_bar
     from server.models.create import ensure_demo
-    from server.models.resolve import from_manifest, resolve
+    from server.models.resolve import ensure_pulled, from_manifest, resolve
 
+    with progress_bar() as progress:
+        for model in (*settings.models, *([settings.draft] if settings.draft else [])):
+            ensure_pulled(model, store, progress)
     if settings.models:
         return [resolve(model, store) for model in settings.models]
     with _progress() as bar:

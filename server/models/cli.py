@@ -1,4 +1,4 @@
-"""The store's commands: `brim create`, `list`, `show`, `cp` and `rm`."""
+"""The store's commands: `brim create`, `pull`, `list`, `show`, `cp` and `rm`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from converter.cli import ending_in_good_order
 from server.errors import BrimError
 from server.models.describe import as_modelfile_text, in_bytes, in_short, template_of
+from server.models.manifest import DEFAULT_TAG, ModelName
 from server.models.store import Store
 
 if TYPE_CHECKING:
@@ -41,14 +42,31 @@ def create(
     with reporting_errors(debug):
         from server.models.create import create_from_file
 
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             manifest = create_from_file(Store.default(), name, file, progress=progress)
-        details = manifest.details
-        parameters = in_short(details.parameters)
-        typer.echo(
-            f"{manifest.name}: {details.architecture}, {parameters} parameters, {details.quantization}, "
-            f"{in_bytes(manifest.size)}."
-        )
+        _print_summary(manifest)
+
+
+@app.command()
+def pull(
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="hf:OWNER/REPOSITORY, perhaps with :FILE or :QUANTIZATION.")
+    ],
+    quant: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="The quantization type, as after a colon in REF.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch a model from the Hugging Face hub: a GGUF file, or a checkpoint, which is converted."""
+    interrupted = "Interrupted; the store is as it was, and the next pull goes on from here."
+    with ending_in_good_order(BrimError, interrupted, debug=debug):
+        from server.models.pull import look_up
+        from server.models.pull import pull as fetch
+
+        with progress_bar() as progress:
+            order = look_up(_quantized(reference, quant))
+            manifest = fetch(Store.default(), order, progress)
+        _print_summary(manifest)
 
 
 @app.command(name="list")
@@ -65,7 +83,9 @@ def list_models(debug: Debug = False) -> None:
                 table.add_row(*_row(manifest))
             _console().print(table)
         else:
-            typer.echo("No models yet: `brim create NAME -f Modelfile` makes one.")
+            typer.echo(
+                "No models yet: `brim pull hf:OWNER/REPOSITORY` fetches one, `brim create NAME -f Modelfile` makes one."
+            )
         for sentence in store.damaged():
             typer.echo(sentence, err=True)
 
@@ -101,7 +121,7 @@ def show(
             for parameter, value in manifest.parameters.items():
                 typer.echo(f"{parameter:<18} {_shown(value)}")
         elif verify:
-            with _progress_bar() as progress:
+            with progress_bar() as progress:
                 store.verify(name, lambda done, total: progress("reading", done, total))
             typer.echo(f"{manifest.name}: every file is as it was stored.")
         else:
@@ -134,6 +154,22 @@ def rm(
 def reporting_errors(debug: bool) -> AbstractContextManager[None]:
     """End the command with one sentence on an error or an interruption."""
     return ending_in_good_order(BrimError, "Interrupted; the store is as it was.", debug=debug)
+
+
+def _quantized(reference: str, quant: str | None) -> str:
+    if quant is None:
+        return reference
+    if ModelName.parse(reference).tag != DEFAULT_TAG:
+        raise BrimError(f"{reference} says already what to take; leave --quant out")
+    return f"{reference}:{quant}"
+
+
+def _print_summary(manifest: Manifest) -> None:
+    details = manifest.details
+    typer.echo(
+        f"{manifest.name}: {details.architecture}, {in_short(details.parameters)} parameters, {details.quantization}, "
+        f"{in_bytes(manifest.size)}."
+    )
 
 
 def _row(manifest: Manifest) -> tuple[str, ...]:
@@ -190,7 +226,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _progress_bar() -> Generator[Callable[[str, int, int], None]]:
+def progress_bar() -> Generator[Callable[[str, int, int], None]]:
     """A bar on stderr with bytes, rate and time left; yields what to call with the stage, bytes done and in all."""
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -70,7 +70,7 @@ def test_a_file_that_is_no_sound_model_is_named_with_what_is_wrong(tmp_path: Pat
     [
         (["absent"], ["'absent'", "brim list"]),
         (["./absent.gguf"], ["absent.gguf", "does not exist"]),
-        (["hf:owner/repo"], ["hf:owner/repo", "not fetched"]),
+        (["hf:owner"], ["hf:owner", "hf:OWNER/REPOSITORY"]),
         (["demo/checkpoint"], ["brim convert"]),
         (["--host", "0.0.0.0"], ["--api-key"]),
         (["--cache-ram", "lots"], ["cache-ram", "6GiB"]),

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
-from server.api.ollama.lines import progress, stream_lines
+from server.api.ollama.lines import finish, progress, stream_lines
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response
 from server.api.openai.fields import StrictModel
 from server.api.streaming import while_connected
@@ -89,7 +89,7 @@ async def create_model(body: CreateRequest, request: Request, context: ContextOf
     lines = _create(body, context)
     if body.stream:
         return await stream_lines(request, lines)
-    await while_connected(request, _finish(lines))
+    await while_connected(request, finish(lines))
     return json_response({"status": "success"})
 
 
@@ -114,12 +114,6 @@ async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes
         raise
     except BrimError as error:
         raise RequestError(str(error)) from error
-
-
-async def _finish(lines: AsyncGenerator[bytes]) -> None:
-    async with aclosing(lines):
-        async for _ in lines:
-            pass
 
 
 def _require_in_store(context: Context, keyword: str, name: str) -> None:

@@ -51,8 +51,19 @@ async def _telling_of_failure(lines: AsyncGenerator[bytes]) -> AsyncGenerator[by
             yield ollama_error(error) + b"\n"
 
 
-async def progress(work: Callable[[Progress], object]) -> AsyncGenerator[bytes]:
+async def finish(lines: AsyncGenerator[bytes]) -> None:
+    """Have work done whose stream nobody reads."""
+    async with aclosing(lines):
+        async for _ in lines:
+            pass
+
+
+async def progress(work: Callable[[Progress], object], **facts: str) -> AsyncGenerator[bytes]:
     """Run long work in a thread, and tell how it comes along; closing the generator ends the work at its next report.
+
+    Args:
+        work: called with what to report to.
+        facts: further fields of each line.
 
     Raises:
         BrimError: whatever `work` raises.
@@ -69,7 +80,7 @@ async def progress(work: Callable[[Progress], object]) -> AsyncGenerator[bytes]:
     def report(stage: str, done: int, total: int) -> None:
         if abandoned.is_set():
             raise Abandoned
-        loop.call_soon_threadsafe(tell, {"status": stage, "completed": done, "total": total})
+        loop.call_soon_threadsafe(tell, {"status": stage, **facts, "completed": done, "total": total})
 
     def over(working: asyncio.Task[object]) -> None:
         if not working.cancelled():

@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.api.context import ContextOf
-from server.api.ollama.lines import line, stream_lines
+from server.api.context import Context, ContextOf
+from server.api.ollama.lines import finish, line, progress, stream_lines
 from server.api.ollama.occupancy import require_leaving
 from server.api.ollama.wire import JsonRoute, Name, NamedModel, json_response
 from server.api.openai.fields import StrictModel
+from server.api.streaming import while_connected
 from server.errors import BrimError, RequestError
+from server.models.create import Progress
 from server.models.manager import ModelManager
+from server.models.manifest import names_repository
 
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
@@ -56,9 +60,19 @@ async def delete(body: DeleteRequest, context: ContextOf) -> Response:
 
 @router.post("/pull", summary="Fetch a model")
 async def pull(body: PullRequest, request: Request, context: ContextOf) -> Response:
-    """Succeed for a model that is there; brim fetches none from Ollama's library."""
-    await asyncio.to_thread(_require_present, context.manager, body.model)
-    return await stream_lines(request, _done()) if body.stream else json_response({"status": "success"})
+    """Fetch a model from the Hugging Face hub, telling how it comes along; succeed for any other that is there.
+
+    A pull whose client goes is interrupted; the next one goes on where it ended.
+    """
+    if names_repository(body.model):
+        lines = _pull(body.model, context)
+    else:
+        await asyncio.to_thread(_require_present, context.manager, body.model)
+        lines = _done()
+    if body.stream:
+        return await stream_lines(request, lines)
+    await while_connected(request, finish(lines))
+    return json_response({"status": "success"})
 
 
 @router.post("/push", include_in_schema=False)
@@ -78,6 +92,29 @@ async def put_blob(digest: str) -> Response:
     """Refuse: a model's files are brought in on the server."""
     message = "brim takes no uploads; create the model on the server, with brim create"
     raise RequestError(message, status=501, code="not_supported")
+
+
+async def _pull(name: str, context: Context) -> AsyncGenerator[bytes]:
+    from server.models.hub import HubError  # here, since the hub's library is large and seldom needed
+    from server.models.pull import look_up
+    from server.models.pull import pull as fetch
+
+    store, loop = context.manager.store, asyncio.get_running_loop()
+    try:
+        order = await asyncio.to_thread(look_up, name)
+        yield line({"status": "pulling manifest"})
+
+        def work(report: Progress) -> None:
+            manifest = fetch(store, order, report)
+            loop.call_soon_threadsafe(context.manager.retire, manifest.name)
+
+        async with aclosing(progress(work, digest=order.digest)) as lines:
+            async for one in lines:
+                yield one
+    except HubError as error:
+        raise RequestError(str(error), status=404 if error.missing else 502, param="model") from error
+    except BrimError as error:
+        raise RequestError(str(error), param="model") from error
 
 
 async def _done() -> AsyncGenerator[bytes]:
@@ -106,7 +143,7 @@ def _require_present(manager: ModelManager, name: str) -> None:
     if not found:
         raise RequestError(
             f"model '{name}' not found in the store; brim fetches none from Ollama's library: "
-            "bring it in on the server, with brim create",
+            "pull hf.co/OWNER/REPOSITORY, or bring it in on the server, with brim create",
             status=404,
             code="model_not_found",
             param="model",
