@@ -6,7 +6,7 @@ from starlette.responses import Response
 from server.errors import RequestError
 
 UNSUPPORTED = {
-    "/v1/audio": "brim neither hears nor speaks: a chat model that takes sound gets it as part of a message",
+    "/v1/audio": "brim neither hears nor speaks",
     "/v1/images": "brim makes no images",
     "/v1/videos": "brim makes no videos",
     "/v1/moderations": "brim has no moderation: ask a chat model that was trained to judge texts",
@@ -14,7 +14,7 @@ UNSUPPORTED = {
     "/v1/uploads": "brim keeps no files: send their content with the request",
     "/v1/batches": "brim runs no batches: send the requests side by side, and they share the model's batches",
     "/v1/fine_tuning": "brim does not train models",
-    "/v1/evals": "brim runs no evaluations over HTTP: use the command `brim eval`",
+    "/v1/evals": "brim runs no evaluations",
     "/v1/vector_stores": "brim keeps no vectors: get them from /v1/embeddings and store them where you like",
     "/v1/assistants": "brim has no assistants: use /v1/chat/completions or /v1/responses",
     "/v1/threads": "brim has no threads: use /v1/chat/completions or /v1/responses",

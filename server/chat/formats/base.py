@@ -56,7 +56,7 @@ class ChatFormat(ABC):
     """A format. It has no state: one object serves all requests."""
 
     name: ClassVar[str]
-    """What `--chat-format` and a Modelfile call it."""
+    """What a Modelfile calls it."""
     marks: ClassVar[tuple[str, ...]] = ()
     """Special tokens, by their text, that must show in the output for it to be read."""
     reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
