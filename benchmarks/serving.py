@@ -100,7 +100,12 @@ CASES = (
     ),
 )
 RESTART = "next turn after a restart"
-RESTART_TARGET = {("TTFT", "llama-server"): 1 / 20, ("TTFT", "example server"): 1.0}
+RESTART_CASE = Case(
+    RESTART,
+    workloads.single,
+    {("TTFT", "llama-server"): 1 / 20, ("TTFT", "example server"): 1.0},
+    ("brim with disk tier", *PEERS),
+)
 
 
 def main(
@@ -108,17 +113,18 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Only workloads whose name contains this.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of every server.")] = usable_cores(),
 ) -> None:
-    """Measure, print a table of ratios, and write benchmarks/results/serving.{json,md,png}."""
+    """Measure, print a table of ratios, and write benchmarks/results/serving.{json,md,png}.
+
+    With `--only`, the other workloads keep their last results.
+    """
     console = Console()
     wanted = [case for case in CASES if not only or any(word in case.name for word in only)]
     rows = [(case, _measure(case, repeats, threads, console)) for case in wanted]
     if not only or any(word in RESTART for word in only):
-        case = Case(RESTART, workloads.single, RESTART_TARGET, ("brim with disk tier", *PEERS))
-        rows.append((case, _measure_restart(case, repeats, threads, console)))
+        rows.append((RESTART_CASE, _measure_restart(RESTART_CASE, repeats, threads, console)))
     table = _table(rows)
     console.print(table)
-    if not only:
-        _write(rows)
+    _write(_with_last(rows))
 
 
 Measured = dict[str, dict[str, float]]
@@ -231,6 +237,14 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
                     (case.name, figure, f"{value:.3g}", f"{peer} {theirs:.3g}", f"{ratio:.3g}", wanted, verdict)
                 )
     return lines
+
+
+def _with_last(rows: list[tuple[Case, Measured]]) -> list[tuple[Case, Measured]]:
+    """These results, and the last ones of the workloads that were not measured now, in the order of all."""
+    path = RESULTS / "serving.json"
+    last: dict[str, Measured] = json.loads(path.read_text())["results"] if path.exists() else {}
+    measured = last | {case.name: found for case, found in rows}
+    return [(case, measured[case.name]) for case in (*CASES, RESTART_CASE) if case.name in measured]
 
 
 def _write(rows: list[tuple[Case, Measured]]) -> None:

@@ -44,7 +44,8 @@ def overrides(found: Plan) -> tuple[tuple[str, str], ...]:
 def summary(found: Plan, why_none: str = "") -> str:
     """One line for the user: what is where, and how fast it should be."""
     n_layers = len(found.problem.model.layers)
-    speed = f"about {found.tokens_per_second:.3g} tokens/s predicted"
+    rate = found.tokens_per_second
+    speed = f"about {rate:,.0f} tokens/s predicted" if rate >= 100 else f"about {rate:.3g} tokens/s predicted"
     if not found.stretches:
         return f"{why_none or 'nothing fits beside the CPU, or would be faster there'}: all layers on the CPU; {speed}"
     places = ", ".join(
