@@ -25,6 +25,8 @@ class FakeHub:
         gated: what only `token` may read.
         cut_after: connections are cut after so many bytes of a file, as often as `cuts` says.
         ranges: whether a file can be had from its middle on.
+        elsewhere: whether files lie on another host, to which the hub redirects.
+        strangers_saw: tokens that were sent to that other host.
         lies: files whose content is another than the hub tells.
         status: what every request is refused with; 0 refuses none.
         requests: method, path and Range of each request so far.
@@ -37,6 +39,8 @@ class FakeHub:
     cut_after: int = 0
     cuts: int = 0
     ranges: bool = True
+    elsewhere: bool = False
+    strangers_saw: list[str] = field(default_factory=list[str])
     lies: set[str] = field(default_factory=set[str])
     requests: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     url: str = ""
@@ -68,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._describe(match[1])
         if match := re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)", path):
             return self._give(match[1], match[2])
+        if match := re.fullmatch(r"/elsewhere/([^/]+/[^/]+)/(.+)", path):
+            self.hub.strangers_saw += self.headers.get_all("Authorization", [])
+            return self._send_file(self.hub.repositories[match[1]][match[2]])
         return self._answer(404)
 
     def _describe(self, name: str) -> None:
@@ -99,6 +106,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(404, {"X-Error-Code": "EntryNotFound"})
         if file in self.hub.lies:
             data = data[:-1] + bytes([data[-1] ^ 1])
+        if self.hub.elsewhere:
+            other = self.hub.url.replace("127.0.0.1", "localhost")
+            return self._answer(302, {"Location": f"{other}/elsewhere/{name}/{file}"})
+        return self._send_file(data)
+
+    def _send_file(self, data: bytes) -> None:
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) if self.hub.ranges else None
         start = int(match[1]) if match else 0
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if match else {}
@@ -109,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if "/resolve/" in self.path and self.hub.cuts and 0 < self.hub.cut_after < len(body):
+        if not self.path.startswith("/api/") and self.hub.cuts and 0 < self.hub.cut_after < len(body):
             self.hub.cuts -= 1
             body = body[: self.hub.cut_after]
             self.close_connection = True

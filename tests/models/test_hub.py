@@ -67,7 +67,7 @@ def hub(tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", fake.url)
     monkeypatch.setattr(hub_module, "PAUSE", 0)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     yield fake
     server.shutdown()
@@ -282,6 +282,17 @@ def test_a_cut_connection_is_resumed(store: Store, hub: FakeHub, tiny: bytes) ->
     starts = [int(range_[6:-1]) if range_ else 0 for _, range_ in hub.received]
     assert len(starts) == 3
     assert starts[0] == 0 < starts[1] < starts[2]
+
+
+def test_a_token_is_not_shown_to_the_host_that_the_hub_redirects_to(
+    store: Store, hub: FakeHub, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    hub.gated, hub.elsewhere = {NAME}, True
+    hub.cut_after, hub.cuts = len(tiny) // 2, 1
+    assert store.model_path(pull(store, look_up(f"hf:{NAME}"))).read_bytes() == tiny
+    assert [range_ != "" for _, path, range_ in hub.requests if "/elsewhere/" in path] == [False, True]
+    assert hub.strangers_saw == []
 
 
 def test_a_later_pull_goes_on_where_a_broken_one_ended(store: Store, hub: FakeHub, tiny: bytes) -> None:
