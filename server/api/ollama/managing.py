@@ -1,8 +1,9 @@
 """POST /api/copy and /api/pull, DELETE /api/delete; pushing and uploading, which brim does not do."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,7 +17,11 @@ from server.api.streaming import while_connected
 from server.errors import BrimError, RequestError
 from server.models.create import Progress
 from server.models.manager import ModelManager
-from server.models.manifest import names_repository
+from server.models.manifest import Manifest, names_repository
+from server.models.store import Store
+
+if TYPE_CHECKING:
+    from server.models.pull import Order
 
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
@@ -95,30 +100,51 @@ async def put_blob(digest: str) -> Response:
 
 
 async def _pull(name: str, context: Context) -> AsyncGenerator[bytes]:
-    from server.models.hub import HubError  # here, since the hub's library is large and seldom needed
-    from server.models.pull import look_up
-    from server.models.pull import pull as fetch
+    loop = asyncio.get_running_loop()
+    order = await asyncio.to_thread(_look_up, name)
+    yield line({"status": "pulling manifest"})
 
-    store, loop = context.manager.store, asyncio.get_running_loop()
-    try:
-        order = await asyncio.to_thread(look_up, name)
-        yield line({"status": "pulling manifest"})
+    def work(report: Progress) -> None:
+        manifest = _fetch(context.manager.store, order, report)
+        loop.call_soon_threadsafe(context.manager.retire, manifest.name)
 
-        def work(report: Progress) -> None:
-            manifest = fetch(store, order, report)
-            loop.call_soon_threadsafe(context.manager.retire, manifest.name)
-
-        async with aclosing(progress(work, digest=order.digest)) as lines:
-            async for one in lines:
-                yield one
-    except HubError as error:
-        raise RequestError(str(error), status=404 if error.missing else 502, param="model") from error
-    except BrimError as error:
-        raise RequestError(str(error), param="model") from error
+    async with aclosing(progress(work, digest=order.digest)) as lines:
+        async for one in lines:
+            yield one
 
 
 async def _done() -> AsyncGenerator[bytes]:
     yield line({"status": "success"})
+
+
+# The hub's library takes a second to import: these two run in threads, and only when somebody pulls.
+
+
+def _look_up(name: str) -> "Order":
+    from server.models.pull import look_up
+
+    with _refusing():
+        return look_up(name)
+
+
+def _fetch(store: Store, order: "Order", report: Progress) -> Manifest:
+    from server.models.pull import pull
+
+    with _refusing():
+        return pull(store, order, report)
+
+
+@contextmanager
+def _refusing() -> Generator[None]:
+    """What the hub does not give, as a request's error."""
+    from server.models.hub import HubError
+
+    try:
+        yield
+    except HubError as error:
+        raise RequestError(str(error), status=404 if error.missing else 502, param="model") from error
+    except BrimError as error:
+        raise RequestError(str(error), param="model") from error
 
 
 def _copy(manager: ModelManager, source: str, destination: str) -> None:

@@ -154,5 +154,5 @@ ENTRIES: Entries = {
         requests={"Copy": {"source": "demo", "destination": "demo-2"}}, answers={200: None}, errors=(404, 409)
     ),
     ("delete", "/api/delete"): Entry(requests={"Delete": {"model": "demo-2"}}, answers={200: None}, errors=(404, 409)),
-    ("post", "/api/pull"): Entry(requests={"Pull": {"model": "demo"}}, answers=_DONE, errors=(404, 409)),
+    ("post", "/api/pull"): Entry(requests={"Pull": {"model": "demo"}}, answers=_DONE, errors=(404, 409, 502)),
 }
