@@ -41,6 +41,7 @@ REFUSALS = {
     413: "The body is too large.",
     429: "More requests wait than the server has places for; Retry-After says when to come back.",
     500: "Something went wrong in the server.",
+    502: "The Hugging Face hub refuses what was asked for, or cannot be reached.",
     503: "The model or the server cannot answer now; Retry-After says when to come back.",
 }
 EVERYWHERE = (400, 401, 403, 500, 503)
