@@ -168,7 +168,8 @@ class Intake(threading.Thread):
         if len(tokens) >= self._context:
             return Refused(
                 id=ask.id,
-                message=f"the prompt has {len(tokens)} tokens, but the context holds {self._context}, answer included; "
+                message=f"the prompt has {len(tokens)} tokens, which exceeds the available context size: the "
+                f"context holds {self._context}, answer included; "
                 "shorten the prompt or serve the model with a larger --ctx",
                 code="context_length_exceeded",
                 param="prompt",

@@ -179,6 +179,6 @@ def test_the_protocol_of_anthropic_works_too(litellm: Litellm) -> None:
 def test_a_refusal_is_of_its_kind(litellm: Litellm) -> None:
     long = [{"role": "user", "content": "word " * 600}]
     kind, message = litellm.told("completion", messages=long, max_retries=0)["error"]
-    assert (kind, "the context holds 512" in message) == ("BadRequestError", True)
+    assert (kind, "the context holds 512" in message) == ("ContextWindowExceededError", True)
     kind, message = litellm.told("completion", messages=CAPITAL, model="openai/absent", max_retries=0)["error"]
     assert (kind, "there is no model 'absent'" in message) == ("NotFoundError", True)
