@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,6 +28,7 @@ from huggingface_hub.utils import (
     hf_raise_for_status,
 )
 
+import server
 from server.errors import BrimError
 from server.models.files import sync
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from server.models.files import Progress
+
+constants.HF_HUB_DISABLE_TELEMETRY = True  # its requests would tell what else runs on this machine, and ask how to tell
 
 PATIENCE = 30.0
 """Seconds in which the hub answers, or sends the next bytes."""
@@ -86,7 +89,7 @@ class Hub:
     """
 
     def __init__(self, endpoint: str | None = None) -> None:
-        self._api = HfApi(endpoint=endpoint)
+        self._api = HfApi(endpoint=endpoint, library_name="brim", library_version=server.__version__)
         self.endpoint = self._api.endpoint
 
     def look_up(self, name: str) -> Repository:
@@ -136,7 +139,8 @@ class Hub:
     def _receive(self, repository: Repository, file: RemoteFile, part: Path, progress: Progress | None) -> None:
         """Receive what is missing over one connection."""
         url = hf_hub_url(repository.name, file.name, revision=repository.commit, endpoint=self.endpoint)
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # compressed, it could not be resumed
+        user = build_hf_headers(library_name="brim", library_version=server.__version__)
+        headers = {**user, "Accept-Encoding": "identity"}  # compressed, it could not be resumed
         there = _size(part)
         if there:
             headers["Range"] = f"bytes={there}-"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,6 +15,8 @@ from urllib.parse import unquote
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = 4096
 """Files up to this size lie in Git itself, without a SHA-256 that the hub tells."""
+PIECE = 64 * 1024
+"""Bytes that are sent at a time."""
 
 
 @dataclass
@@ -24,6 +27,7 @@ class FakeHub:
         repositories: files by their names, by OWNER/REPOSITORY.
         gated: what only `token` may read.
         cut_after: connections are cut after so many bytes of a file, as often as `cuts` says.
+        pause: seconds between two pieces of a file.
         ranges: whether a file can be had from its middle on.
         elsewhere: whether files lie on another host, to which the hub redirects.
         strangers_saw: tokens that were sent to that other host.
@@ -38,6 +42,7 @@ class FakeHub:
     status: int = 0
     cut_after: int = 0
     cuts: int = 0
+    pause: float = 0.0
     ranges: bool = True
     elsewhere: bool = False
     strangers_saw: list[str] = field(default_factory=list[str])
@@ -126,7 +131,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.cuts -= 1
             body = body[: self.hub.cut_after]
             self.close_connection = True
-        self.wfile.write(body)
+        try:
+            for start in range(0, len(body), PIECE):
+                self.wfile.write(body[start : start + PIECE])
+                time.sleep(self.hub.pause)
+        except ConnectionError:
+            self.close_connection = True  # whoever asked has gone
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx
+import ollama
 import pytest
 from huggingface_hub import constants
 
@@ -475,3 +476,46 @@ def test_brim_serve_pulls_and_answers(hub: FakeHub, start_server: StartServer) -
     body = {"model": f"hf.co/{NAME}:Q4_K_M", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     assert server.post("/v1/chat/completions", body).json()["usage"]["completion_tokens"] > 0
     assert server.post("/v1/chat/completions", {**body, "model": f"hf:{NAME}:Q4_K_M"}).status_code == 200
+
+
+@pytest.mark.slow
+def test_brim_run_pulls_and_answers(hub: FakeHub, tmp_path: Path) -> None:
+    settings = {"BRIM_THREADS": "1", "BRIM_CTX": "256", "BRIM_PORT": "9"}
+    environment = brim_environment(
+        tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path), NO_PROXY="127.0.0.1", **settings
+    )
+    command = [sys.executable, "-m", "server.cli", "run", f"hf:{NAME}", "Once", "--max-tokens", "4"]
+    for _ in range(2):  # the second time it is there
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+    assert [path.rpartition("/")[2] for _, path, _ in hub.requests] == ["Tiny-GGUF", FILE]  # nothing else is told
+
+
+@pytest.mark.slow
+def test_ollamas_client_pulls_and_asks_and_a_pull_that_it_breaks_off_is_resumed(
+    hub: FakeHub, start_server: StartServer, demo_gguf: Path, tiny: bytes
+) -> None:
+    server = start_server(demo_gguf, "--ctx", "256", HF_ENDPOINT=hub.url, NO_PROXY="127.0.0.1")
+    client = ollama.Client(host=server.url, trust_env=False)
+    name = f"hf.co/{NAME}:Q4_K_M"
+    hub.pause = 0.05
+    broken_off = client.pull(name, stream=True)
+    assert any((news.completed or 0) > len(tiny) // 4 for news in broken_off)
+    broken_off.close()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] -- it is a generator
+    while "being fetched already" in (failure := pull_failure(client, name)):
+        time.sleep(0.1)
+    assert failure == ""
+    assert int(hub.received[-1][1][6:-1]) > 0
+    assert client.generate(name, "Hi", options={"num_predict": 4}).eval_count
+
+
+def pull_failure(client: ollama.Client, name: str) -> str:
+    """What keeps a pull from being done, if something does."""
+    try:
+        client.pull(name)
+    except ollama.ResponseError as error:
+        return error.error
+    return ""
