@@ -23,7 +23,8 @@ ANSWER_WITHIN = 5.0
 class DeviceHolding(msgspec.Struct):
     """What a device holds of a model. Sizes are in bytes.
 
-    `planned_bytes` and `layers` are null where what was loaded is not what was planned, as after a step down or with a draft model.
+    `planned_bytes` and `layers` are null where what was loaded is not what was planned, as after a step down or with a
+    draft model.
     `deviates` tells that the two differ by more than 2 %; never of the host, where weights are pages of a mapped file.
     """
 
