@@ -13,7 +13,7 @@ from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine, discover
 from server.offload.solving import GpuLayers, Outcome, Wish, solve
 from tests.offload.models import RANDOM_160M, write_random
-from tests.offload.workers import RpcWorker, decoding, rpc_worker
+from tests.offload.workers import SCRATCH, RpcWorker, decoding, rpc_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_one_device_holds_what_was_planned_and_says_the_same(
     with decoding(_spec(model, outcome.placement(), (worker.endpoint,)), full_context=True) as result:
         held = worker.held - before
         assert result["tokens"] == on_cpu
-    assert held == pytest.approx(planned, rel=TOLERANCE, abs=0 if planned else 1 << 20)
+    assert _as_planned(held, planned)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_two_devices_of_different_budgets_share_a_model(model: Path, on_cpu: lis
         with decoding(_spec(model, outcome.placement(), endpoints), full_context=True) as result:
             for stretch in outcome.plan.stretches:
                 held = workers[stretch.device].held - before[stretch.device]
-                assert held == pytest.approx(stretch.total, rel=TOLERANCE)
+                assert _as_planned(held, stretch.total)
                 assert stretch.total <= outcome.budgets[stretch.device]
             assert result["tokens"] == on_cpu
 
@@ -103,6 +103,10 @@ def test_a_cut_layer_computes_the_same(model: Path, on_cpu: list[int], worker: R
         assert result["tokens"] == on_cpu
         on_host = 4 * 3 * 2048 * 768 * 2
         assert result["bytes"]["CPU"] >= on_host or result["bytes"]["CPU_Mapped"] >= on_host
+
+
+def _as_planned(held: int, planned: int) -> bool:
+    return planned * (1 - TOLERANCE) <= max(held, 0) <= planned * (1 + TOLERANCE) + SCRATCH
 
 
 def _limited(device: Device, mib: int) -> Device:

@@ -47,8 +47,9 @@ def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: S
     assert not any(device["deviates"] for device in on_device)
     assert on_device[0]["allocated_bytes"] > on_device[1]["allocated_bytes"] > 0
     assert sum(device["planned_bytes"] for device in on_device) <= BUDGET
-    assert sum(device["allocated_bytes"] for device in on_device) == pytest.approx(held, rel=0.02)
-    assert held <= BUDGET
+    allocated = sum(device["allocated_bytes"] for device in on_device)
+    assert allocated * 0.98 <= held <= allocated * 1.02 + SCRATCH * len(on_device)
+    assert allocated <= BUDGET
     assert listed.count("RPC0") >= 4  # for each model in its placement, and in the table of devices
     assert "warning" not in listed
 
