@@ -11,7 +11,7 @@ import pytest
 from server.models.ledger import Ledger
 from server.offload.holding import Holding, Share, holdings
 from tests.offload.models import Shape, TensorType, write_random
-from tests.offload.workers import ROOT, rpc_worker
+from tests.offload.workers import ROOT, SCRATCH, rpc_worker
 
 if TYPE_CHECKING:
     from pathlib import Path
