@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCRATCH = 4 << 20
 """Bytes that a worker on the CPU may hold beside what was asked of it: the room in which its backend converts inputs,
-and its threads' own. It depends on how llama.cpp was compiled: none was seen with one build, 2.3 to 3 MB with another."""
+and its threads' own. It depends on how llama.cpp was compiled: none with one build, 2.3 to 3 MB with another."""
 ROOT = Path(__file__).parents[2]
 
 
