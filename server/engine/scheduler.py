@@ -269,8 +269,8 @@ class Scheduler:
         """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at.
 
         Who waits for a first token counts as much as who waits for the next: the more prompts there are for each
-        generation, the longer generations may stand still. Pieces too small to be computed efficiently are larger
-        where that costs no more than twice the time.
+        generation, the longer generations may stand still. A piece is large enough to be computed efficiently unless
+        that takes longer than a step may last where nobody waits.
         """
         limits, rate = self.limits, self.cache.costs.prefill.value
         seconds = limits.solo_gap
@@ -280,9 +280,8 @@ class Scheduler:
             weight = (len(self.running) - generations) / max(generations, 1)
             allowed = max(limits.gap * max(weight, 1.0), 4 * plain)
             seconds = min(allowed, max(limits.solo_gap, 4 * plain)) - plain
-        chunk = max(int(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
-        if chunk < limits.efficient_chunk <= 2 * seconds * rate:
-            chunk = limits.efficient_chunk
+        seconds = max(seconds, min(limits.efficient_chunk / rate, limits.solo_gap))
+        chunk = max(round(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
         return min(chunk, limits.batch - width)
 
     def _prefills(self, width: int) -> Iterator[Work]:

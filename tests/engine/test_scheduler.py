@@ -20,10 +20,12 @@ from tests.engine.fake_device import FakeDevice
 class Bench:
     """A scheduler whose plans are carried out at once: every generation says 7."""
 
-    def __init__(self, *, cells: int = 8000, parallel: int = 4, queue: int = 8, mixed: bool = True) -> None:
+    def __init__(
+        self, *, cells: int = 8000, parallel: int = 4, queue: int = 8, mixed: bool = True, prefill: float = 200.0
+    ) -> None:
         device = FakeDevice(8, cells, unified=True)
         costs = Costs()
-        costs.prefill.learn(200.0, 1.0)
+        costs.prefill.learn(prefill, 1.0)
         layout = Layout(8, cells, unified=True, truncatable=True)
         self.cache = KvCache(device, layout, ram_limit=1 << 20, disk=None, costs=costs, clock=time.monotonic)
         self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512, mixed=mixed))
@@ -78,6 +80,16 @@ def test_where_batches_are_not_mixed_prompts_and_generations_take_turns() -> Non
         assert kinds in (({True}, {False}), ({False}, {True}))
     assert all(len(works[0].tokens) <= 0.4 * 200 for works in steps if works[0].sequence is newcomer)
     assert all({work.sequence for work in works} == set(running) for works in steps if len(works) > 1)
+
+
+@pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 48), (20, 16), (2, 16)])
+def test_a_piece_is_no_smaller_than_it_must_be(rate: float, piece: int) -> None:
+    bench = Bench(prefill=rate)
+    for _ in range(3):
+        bench.ask(5)
+    bench.step()
+    newcomer = bench.ask(2000)
+    assert [len(work.tokens) for work in bench.step() if work.sequence is newcomer] == [piece]
 
 
 def test_alone_a_prompt_comes_in_larger_pieces() -> None:
