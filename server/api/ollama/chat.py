@@ -1,8 +1,7 @@
 """POST /api/chat: the assistant's next message."""
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -12,15 +11,14 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.ollama.conversation import ChatMessage, OfferedTool, to_messages
-from server.api.ollama.lines import stream_lines
 from server.api.ollama.occupancy import load_or_unload
 from server.api.ollama.options import GenerationRequest
 from server.api.ollama.output import Answer, Answering, Said, ToolCall
+from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.chat_request import MOST_MESSAGES
 from server.api.openai.chat_tools import MOST_TOOLS
-from server.api.streaming import while_connected
 from server.chat.answer import chat_deltas, prepare
 from server.chat.task import ChatTask
 from server.models.loading import LoadedModel
@@ -73,9 +71,7 @@ async def chat(body: ChatRequest, request: Request, context: ContextOf) -> Respo
         reason = await load_or_unload(body.model, body.keep_alive, context)
         answer = _response(Said(), model=body.model, created_at=timestamp(), done=True, done_reason=reason)
         return json_response(answer)
-    if body.stream:
-        return await stream_lines(request, _stream(body, context))
-    return Response(await while_connected(request, _whole(body, context)), media_type="application/json")
+    return await respond(request, partial(_begin, body, context), stream=body.stream)
 
 
 async def _begin(body: ChatRequest, context: Context) -> Answering:
@@ -85,16 +81,6 @@ async def _begin(body: ChatRequest, context: Context) -> Answering:
     prepared = prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     return Answering(body.model, _response, chat_deltas(model.engine, prepared), started, loaded)
-
-
-async def _whole(body: ChatRequest, context: Context) -> bytes:
-    return await (await _begin(body, context)).whole()
-
-
-async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
-    async with aclosing((await _begin(body, context)).lines()) as lines:
-        async for line in lines:
-            yield line
 
 
 def _response(said: Said, **fields: Any) -> ChatResponse:

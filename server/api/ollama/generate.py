@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Request
@@ -13,14 +14,13 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.infill import infill_prompt
-from server.api.ollama.lines import stream_lines
 from server.api.ollama.occupancy import load_or_unload
 from server.api.ollama.options import GenerationRequest, Images
 from server.api.ollama.output import Answer, Answering, Said
+from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.fields import refused
-from server.api.streaming import while_connected
 from server.chat.answer import ChatDelta, chat_deltas, prepare
 from server.chat.events import Content
 from server.chat.task import ChatTask
@@ -101,9 +101,7 @@ async def generate(body: GenerateRequest, request: Request, context: ContextOf) 
         reason = await load_or_unload(body.model, body.keep_alive, context)
         answer = _response(Said(), model=body.model, created_at=timestamp(), done=True, done_reason=reason)
         return json_response(answer)
-    if body.stream:
-        return await stream_lines(request, _stream(body, context))
-    return Response(await while_connected(request, _whole(body, context)), media_type="application/json")
+    return await respond(request, partial(_begin, body, context), stream=body.stream)
 
 
 async def _begin(body: GenerateRequest, context: Context) -> Answering:
@@ -138,16 +136,6 @@ async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[Chat
                 finish = None if item.finish is None else "length" if cut else "stop"
                 events = [Content(item.text)] if item.text else []
                 yield ChatDelta(item.index, [*events], item.logprobs, finish=finish)
-
-
-async def _whole(body: GenerateRequest, context: Context) -> bytes:
-    return await (await _begin(body, context)).whole()
-
-
-async def _stream(body: GenerateRequest, context: Context) -> AsyncGenerator[bytes]:
-    async with aclosing((await _begin(body, context)).lines()) as lines:
-        async for line in lines:
-            yield line
 
 
 def _response(said: Said, **fields: Any) -> GenerateResponse:
