@@ -72,7 +72,9 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"max_tokens": 10**12}, "max_tokens", "less than or equal to 2147483647"),
         ({"modalities": ["audio"]}, "modalities[0]", "'text'"),
         ({"reasoning_effort": "huge"}, "reasoning_effort", "'high'"),
-        ({"functions": [{"name": "f"}]}, "functions", "give tools instead"),
+        ({"functions": [{"name": ""}]}, "functions[0].name", "at least 1 character"),
+        ({"function_call": "required"}, "function_call", "'auto'"),
+        ({"web_search_options": {}}, "web_search_options", "nothing here searches the web"),
     ],
 )
 async def test_a_field_at_fault_is_named(

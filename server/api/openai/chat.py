@@ -15,6 +15,7 @@ from server.api.openai.chat_request import ChatRequest
 from server.api.openai.output import (
     ChatLogprobs,
     ChunkWriter,
+    Finish,
     UsageObject,
     add_usage,
     chat_logprobs,
@@ -25,7 +26,7 @@ from server.api.openai.output import (
     timings,
 )
 from server.api.streaming import DONE_EVENT, error_event, stream_events, while_connected
-from server.chat.answer import ChatAnswer, ChatDelta, Prepared, chat_deltas, gather_chat, prepare
+from server.chat.answer import ChatAnswer, ChatDelta, ChatFinish, Prepared, chat_deltas, gather_chat, prepare
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 from server.engine.messages import Done
 from server.errors import RequestError
@@ -58,6 +59,8 @@ class AnswerMessage(msgspec.Struct):
     refusal: None = None
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: Called | UnsetType = UNSET
+    """The older form of `tool_calls`, where the request offers `functions`."""
 
 
 class ChatChoice(msgspec.Struct):
@@ -109,8 +112,8 @@ async def _answer(body: ChatRequest, context: Context) -> bytes:
         choices=[
             ChatChoice(
                 index,
-                _message(answer),
-                finish_reason(answer.finish),
+                _message(answer, functions=body.calls_functions),
+                _finish(answer.finish, functions=body.calls_functions),
                 chat_logprobs(answer.logprobs) if body.logprobs else None,
             )
             for index, answer in enumerate(answers)
@@ -121,13 +124,21 @@ async def _answer(body: ChatRequest, context: Context) -> bytes:
     return encode(completion)
 
 
-def _message(answer: ChatAnswer) -> AnswerMessage:
-    calls = [ToolCall(_call_id(), Called(call.name, call.arguments)) for call in answer.calls]
-    return AnswerMessage(
-        content=None if calls and not answer.content else answer.content,
-        reasoning_content=answer.reasoning or UNSET,
-        tool_calls=calls or UNSET,
+def _message(answer: ChatAnswer, *, functions: bool) -> AnswerMessage:
+    """An answer in OpenAI's form; with `functions` its first call in the older one."""
+    called = [Called(call.name, call.arguments) for call in answer.calls]
+    message = AnswerMessage(
+        content=None if called and not answer.content else answer.content, reasoning_content=answer.reasoning or UNSET
     )
+    if called and functions:
+        message.function_call = called[0]
+    elif called:
+        message.tool_calls = [ToolCall(_call_id(), function) for function in called]
+    return message
+
+
+def _finish(reason: ChatFinish, *, functions: bool) -> Finish:
+    return "function_call" if functions and reason == "tool_calls" else finish_reason(reason)
 
 
 def _call_id() -> str:
@@ -150,7 +161,7 @@ async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
                         )
                     continue
                 reasoning += item.reasoning_tokens
-                if event := _events_of(item, chunks, begin=not begun[item.index]):
+                if event := _events_of(item, chunks, begin=not begun[item.index], functions=body.calls_functions):
                     begun[item.index] = True
                     yield event
         except RequestError as error:
@@ -161,7 +172,7 @@ async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
     yield DONE_EVENT
 
 
-def _events_of(delta: ChatDelta, chunks: ChunkWriter, *, begin: bool) -> bytes:
+def _events_of(delta: ChatDelta, chunks: ChunkWriter, *, begin: bool, functions: bool) -> bytes:
     """The server-sent events that tell of a delta: none while there is nothing to tell."""
     written: list[bytes] = []
     if begin:
@@ -170,11 +181,12 @@ def _events_of(delta: ChatDelta, chunks: ChunkWriter, *, begin: bool) -> bytes:
         )
     logprobs = encode(chat_logprobs(delta.logprobs)) if delta.logprobs else b"null"
     for event in delta.events:
-        written.append(chunks.choice(b'{"index":%d,"delta":%b,"logprobs":%b' % (delta.index, _delta(event), logprobs)))
+        told = _function_delta(event) if functions else _delta(event)
+        written.append(chunks.choice(b'{"index":%d,"delta":%b,"logprobs":%b' % (delta.index, told, logprobs)))
         logprobs = b"null"
     if delta.finish is not None:
         opened = b'{"index":%d,"delta":{},"logprobs":null' % delta.index
-        written.append(chunks.choice(opened, finish_reason(delta.finish)))
+        written.append(chunks.choice(opened, _finish(delta.finish, functions=functions)))
     return b"".join(written)
 
 
@@ -191,3 +203,16 @@ def _delta(event: Event) -> bytes:
             return encode({"tool_calls": [call]})
         case CallArguments(index, text):
             return encode({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+
+
+def _function_delta(event: Event) -> bytes:
+    """As `_delta`, with the first call in its older form, which knows no others."""
+    match event:
+        case CallStart(0, name):
+            return encode({"function_call": {"name": name, "arguments": ""}})
+        case CallArguments(0, text):
+            return encode({"function_call": {"arguments": text}})
+        case CallStart() | CallArguments():
+            return b"{}"
+        case _:
+            return _delta(event)

@@ -72,7 +72,7 @@ class ToolCallMessage(StrictModel):
 class ChatMessage(StrictModel):
     """One turn of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     name: str | None = None
     reasoning_content: str | None = None
@@ -83,17 +83,23 @@ class ChatMessage(StrictModel):
     """Accepted and without effect: clients send an answer back with all that it came with."""
     provider_specific_fields: Any = None
     """Accepted and without effect: LiteLLM adds it to answers, and sends it back with them."""
-    function_call: Annotated[Any, refused("give tool_calls instead")] = None
+    function_call: CalledFunction | None = None
+    """The older form of `tool_calls`: a message of role `function` has its result."""
     audio: Annotated[Any, refused("no model here hears")] = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> ChatMessage:
-        if self.content is None and self.role != "assistant":
+        if self.content is None and self.role not in ("assistant", "function"):
             raise ValueError(f"a message of role {self.role} needs content")
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a message of role tool needs tool_call_id")
+        if self.role == "function" and self.name is None:
+            raise ValueError("a message of role function needs name, that of the function that was called")
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"a message of role {self.role} cannot have tool_calls")
+        if self.function_call and (self.role != "assistant" or self.tool_calls):
+            beside = f"a message of role {self.role}" if self.role != "assistant" else "a message with tool_calls"
+            raise ValueError(f"{beside} cannot have function_call")
         return self
 
     def _text(self) -> str:
@@ -117,6 +123,14 @@ class ChatMessage(StrictModel):
         if self.tool_calls:
             called |= {call.id: call.function.name for call in self.tool_calls}
             message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        if self.function_call:
+            call_id = f"function_call_{len(called)}"
+            called[call_id] = self.function_call.name
+            function = self.function_call.model_dump()
+            message["tool_calls"] = [{"id": call_id, "type": "function", "function": function}]
+        if self.role == "function":
+            message["role"] = "tool"
+            message["tool_call_id"] = next((one for one in reversed(called) if called[one] == self.name), self.name)
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
             message.setdefault("name", called.get(self.tool_call_id, ""))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from server.api.openai.chat_messages import ChatMessage, plain_messages
-from server.api.openai.chat_tools import MOST_TOOLS, FunctionTool, GivenChoice, offered
+from server.api.openai.chat_tools import (
+    MOST_TOOLS,
+    Function,
+    FunctionTool,
+    GivenChoice,
+    GivenFunctionChoice,
+    offered,
+    offered_functions,
+)
 from server.api.openai.fields import LARGEST_NUMBER, MOST_TOP_LOGPROBS, GenerationFields, refused
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.chat.task import ChatTask
@@ -35,8 +43,9 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     """`none` answers without reasoning; templates that know efforts are told, the others reason or do not."""
-    functions: Annotated[Any, refused("give tools instead")] = None
-    function_call: Literal["none"] | None = None
+    functions: Annotated[list[Function], Field(max_length=MOST_TOOLS)] | None = None
+    """The older form of `tools`: the answer calls at most one, in its `function_call`."""
+    function_call: GivenFunctionChoice | None = None
     audio: Annotated[Any, refused("no model here speaks")] = None
     moderation: Annotated[Any, refused("nothing here moderates")] = None
     prediction: Annotated[Any, refused("predictions are not used; prompt lookup speculates by itself")] = None
@@ -47,7 +56,16 @@ class ChatRequest(GenerationFields):
     def _fields_fit(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true")
+        older = [name for name in ("functions", "function_call") if getattr(self, name) is not None]
+        newer = [name for name in ("tools", "tool_choice") if getattr(self, name) is not None]
+        if older and newer:
+            raise ValueError(f"give either {older[0]}, which is the older form, or {newer[0]}: not both")
         return self
+
+    @property
+    def calls_functions(self) -> bool:
+        """Whether calls are asked for in their older form."""
+        return self.functions is not None
 
     def task(self, model: LoadedModel, partition: str) -> ChatTask:
         """What the request asks of the model.
@@ -55,13 +73,16 @@ class ChatRequest(GenerationFields):
         Raises:
             RequestError: it asks for what this model cannot do, or for what cannot be had together.
         """
-        tools, choice = offered(self.tools, self.tool_choice)
+        if self.functions is None and self.function_call is None:
+            tools, choice = offered(self.tools, self.tool_choice)
+        else:
+            tools, choice = offered_functions(self.functions, self.function_call)
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return ChatTask(
             messages=plain_messages(self.messages),
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=self.parallel_tool_calls is not False,
+            parallel_tool_calls=self.parallel_tool_calls is not False and not self.calls_functions,
             answer=self.constraint(self.response_format.grammar() if self.response_format else None),
             thinking=None if self.reasoning_effort is None else self.reasoning_effort != "none",
             variables=effort | (self.chat_template_kwargs or {}),

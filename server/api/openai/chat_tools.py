@@ -1,4 +1,4 @@
-"""`tools` and `tool_choice` of a chat request."""
+"""`tools` and `tool_choice` of a chat request, and `functions` and `function_call`, their older form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from server.api.openai.fields import StrictModel
 from server.chat.tools import NamedTool, Tool, ToolChoice
+from server.errors import RequestError
 
 MOST_TOOLS = 256
 
@@ -22,6 +23,12 @@ class Function(StrictModel):
     strict: bool | None = None
     """Without effect: calls always fit their schema."""
 
+    def tool(self) -> Tool:
+        """The function as all protocols share it."""
+        if self.parameters is None:
+            return Tool(self.name, self.description or "")
+        return Tool(self.name, self.description or "", self.parameters)
+
 
 class FunctionTool(StrictModel):
     """A tool; brim knows functions only."""
@@ -29,16 +36,9 @@ class FunctionTool(StrictModel):
     type: Literal["function"]
     function: Function
 
-    def tool(self) -> Tool:
-        """The tool as all protocols share it."""
-        function = self.function
-        if function.parameters is None:
-            return Tool(function.name, function.description or "")
-        return Tool(function.name, function.description or "", function.parameters)
-
 
 class FunctionName(StrictModel):
-    """A function among `tools`."""
+    """A function among those given."""
 
     name: str
 
@@ -65,14 +65,27 @@ class AllowedToolsChoice(StrictModel):
 
 
 GivenChoice = Literal["none", "auto", "required"] | NamedFunction | AllowedToolsChoice
+GivenFunctionChoice = Literal["none", "auto"] | FunctionName
 
 
 def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tuple[tuple[Tool, ...], ToolChoice]:
     """The tools that may be called, and which must be."""
-    found = tuple(tool.tool() for tool in tools or ())
+    found = tuple(tool.function.tool() for tool in tools or ())
     if isinstance(choice, NamedFunction):
         return found, NamedTool(choice.function.name)
     if isinstance(choice, AllowedToolsChoice):
         names = {one.function.name for one in choice.allowed_tools.tools}
         return tuple(tool for tool in found if tool.name in names), choice.allowed_tools.mode
     return found, choice or "auto"
+
+
+def offered_functions(
+    functions: list[Function] | None, choice: GivenFunctionChoice | None
+) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """What `functions` and `function_call` say in terms of tools. Raises RequestError for a function not given."""
+    found = tuple(function.tool() for function in functions or ())
+    if not isinstance(choice, FunctionName):
+        return found, choice or "auto"
+    if all(tool.name != choice.name for tool in found):
+        raise RequestError(f"there is no function '{choice.name}' among functions", param="function_call")
+    return found, NamedTool(choice.name)

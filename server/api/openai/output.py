@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from server.engine.messages import FinishReason, TokenLogprob, Usage
     from server.models.loading import LoadedModel
 
-Finish = Literal["stop", "length", "tool_calls"]
+Finish = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class TokenDetails(Struct):
