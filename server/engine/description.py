@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.llama import device_bytes
 from server.engine.messages import ModelInfo
 
 if TYPE_CHECKING:
@@ -12,7 +11,14 @@ if TYPE_CHECKING:
     from server.engine.messages import LoadSpec
 
 
-def describe(spec: LoadSpec, context: Context, length: int, threads: tuple[int, int], seconds: float) -> ModelInfo:
+def describe(
+    spec: LoadSpec,
+    context: Context,
+    length: int,
+    threads: tuple[int, int],
+    seconds: float,
+    held: dict[str, dict[str, int]],
+) -> ModelInfo:
     """Describe a loaded model.
 
     Args:
@@ -20,6 +26,7 @@ def describe(spec: LoadSpec, context: Context, length: int, threads: tuple[int, 
         length: tokens that one request may have.
         threads: CPU threads for decoding and for prefill.
         seconds: how long loading took.
+        held: bytes by llama.cpp's name of the device's memory, of the `model` and of each companion by its role.
     """
     model = context.model
     vocab = model.vocab
@@ -44,7 +51,8 @@ def describe(spec: LoadSpec, context: Context, length: int, threads: tuple[int, 
         fim={"prefix", "suffix", "middle"} <= vocab.fim_tokens().keys(),
         special_tokens=vocab.special_tokens,
         fim_tokens=vocab.fim_tokens(),
-        device_bytes=device_bytes(),
+        device_bytes=held["model"],
+        companion_bytes={role: sizes for role, sizes in held.items() if role != "model"},
         threads=threads[0],
         threads_batch=threads[1],
         embedding=spec.embedding,

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from msgspec import structs
 
 from server.engine.costs import Rate
-from server.engine.llama import Context, ContextShape, Model, Vocab
+from server.engine.llama import Context, ContextShape, Model, Vocab, device_bytes
 from server.engine.prefix_cache import common_prefix
 from server.errors import LoadError
 
@@ -32,8 +32,11 @@ class DraftModel:
     """Proposes its own greedy continuation of each sequence, all sequences in one batch.
 
     Args:
-        spec: of the large model; names the draft's file.
+        spec: of the large model; names the draft's file and where it goes.
         vocab: the large model's. context: tokens of one sequence.
+
+    Attributes:
+        device_bytes: what it holds, by llama.cpp's name of the device's memory.
 
     Raises:
         LoadError: the draft could not be loaded, or its vocabulary is another.
@@ -42,7 +45,15 @@ class DraftModel:
     name = "draft"
 
     def __init__(self, spec: LoadSpec, vocab: Vocab, context: int) -> None:
-        own = structs.replace(spec, path=spec.draft_path, name=f"the draft of {spec.name}", adapters=())
+        placement = spec.draft_placement
+        own = structs.replace(
+            spec,
+            path=spec.draft_path,
+            name=f"the draft of {spec.name}",
+            placement=placement,
+            adapters=(),
+            rpc=(),  # the large model has added the RPC workers' devices
+        )
         self._model = Model(own, lambda _: None)
         if self._model.vocab.size != vocab.size or self._model.vocab.end_tokens != vocab.end_tokens:
             raise LoadError(
@@ -50,9 +61,14 @@ class DraftModel:
                 f"of {vocab.size}); a draft must share the model's tokenizer"
             )
         shape = ContextShape(
-            cells=context * spec.parallel, sequences=spec.parallel, unified=False, batch=512, ubatch=512
+            cells=context * spec.parallel,
+            sequences=spec.parallel,
+            unified=False,
+            batch=placement.n_batch,
+            ubatch=placement.n_ubatch,
         )
         self._context = Context(self._model, own, shape)
+        self.device_bytes = device_bytes()
         self._slots = [_Slot(number) for number in range(spec.parallel)]
         self._owners: WeakKeyDictionary[Sequence, _Slot] = WeakKeyDictionary()
         self._clock = 0

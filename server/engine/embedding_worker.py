@@ -11,7 +11,7 @@ from server.engine.cores import usable_cores
 from server.engine.description import describe
 from server.engine.embedder import Embedder
 from server.engine.intake import EmbedRequest
-from server.engine.llama import Context, ContextShape, Model
+from server.engine.llama import Context, ContextShape, Model, device_bytes
 from server.engine.messages import Cancel, Embeddings, GetStats, Refused, Shutdown, Stats
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class EmbeddingWorker:
         context.set_threads(threads, threads)
         self._embedder = Embedder(context)
         longest = min(length, self._embedder.longest)
-        self.info = describe(spec, context, longest, (threads, threads), time.monotonic() - begun)
+        held = {"model": device_bytes()}
+        self.info = describe(spec, context, longest, (threads, threads), time.monotonic() - begun, held)
 
     def run(self) -> None:
         """Serve until told to stop and all that waits is done, or its time is over."""

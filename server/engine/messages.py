@@ -63,6 +63,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     state_dir: str = ""
     """Where measurements of this machine are remembered."""
     draft_path: str = ""
+    draft_placement: Placement = Placement(n_batch=512)
+    """Where the draft goes: the CPU, unless the planner says otherwise."""
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
     embedding: bool = False
@@ -215,6 +217,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Those of `prefix`, `suffix`, `middle`, `repository` and `file` that there are, to their text."""
     device_bytes: dict[str, int] = field(default_factory=dict[str, int])
     """Bytes this model holds on each device, as llama.cpp reports them."""
+    companion_bytes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    """The same of what was loaded beside it, by its role: `draft` or `projector`."""
     threads: int = 0
     threads_batch: int = 0
     embedding: bool = False

@@ -30,7 +30,7 @@ from server.engine.embedding_worker import EmbeddingWorker
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
 from server.engine.kv_cache import KvCache, Layout
 from server.engine.kv_store import DiskStore
-from server.engine.llama import Context, ContextShape, Model
+from server.engine.llama import Context, ContextShape, Model, device_bytes
 from server.engine.messages import (
     Cancel,
     GetStats,
@@ -135,20 +135,23 @@ class Worker:
         outbox.send(LoadProgress(1.0, "measuring"))
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
+        held = {"model": device_bytes()}
         limits = Limits(
             parallel=spec.parallel,
             queue=spec.queue_limit,
             batch=shape.batch,
             mixed=spec.placement.n_gpu_layers > 0,
         )
-        self._scheduler = Scheduler(self._cache, limits, self._proposers(context_length, tuning))
+        proposers = self._proposers(context_length, tuning)
+        held |= {"draft": proposer.device_bytes for proposer in proposers if isinstance(proposer, DraftModel)}
+        self._scheduler = Scheduler(self._cache, limits, proposers)
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)
         self._runner = Runner(
             self._context, self.model.vocab, self._scheduler, self._cache, helpers=min(tuning.threads, spec.parallel)
         )
         threads = (tuning.threads, tuning.threads_batch)
-        self.info = describe(spec, self._context, context_length, threads, time.monotonic() - begun)
+        self.info = describe(spec, self._context, context_length, threads, time.monotonic() - begun, held)
 
     def _make_cache(self, shape: ContextShape, tuning: Tuning) -> KvCache:
         spec = self._spec
