@@ -143,7 +143,9 @@ class Worker:
             mixed=spec.placement.n_gpu_layers > 0,
         )
         proposers = self._proposers(context_length, tuning)
-        held |= {"draft": proposer.device_bytes for proposer in proposers if isinstance(proposer, DraftModel)}
+        for proposer in proposers:
+            if isinstance(proposer, DraftModel):
+                held["draft"] = proposer.device_bytes
         self._scheduler = Scheduler(self._cache, limits, proposers)
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)
