@@ -31,7 +31,8 @@ KEPT = 64
 FEW = 4
 """Tokens count as few where their bits lie in less than this part of the mask's octets."""
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
-_INLINE_SCHEMA = re.compile(r"%json\s*(?=[{tf])")
+_INLINE_SCHEMA = re.compile(r"%(lenient_)?json\s*(?=[{tf])")
+"""A JSON Schema in Lark, enforced fully, or leniently: as far as it can be."""
 _POSITION = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _PARAMS = {
     "json_schema": "response_format",
@@ -167,7 +168,7 @@ def _choices(source: str) -> list[str]:
 
 
 def _with_prepared_schemas(lark: str) -> str:
-    """A Lark grammar with each inline JSON Schema in the form that is enforced fully."""
+    """A Lark grammar with each inline JSON Schema in the form that is enforced."""
     parts: list[str] = []
     done = 0
     for found in _INLINE_SCHEMA.finditer(lark):
@@ -178,7 +179,8 @@ def _with_prepared_schemas(lark: str) -> str:
         except (ValueError, RecursionError) as error:
             line = lark.count("\n", 0, found.end()) + 1
             raise GrammarError(f"line {line}: what follows %json is no JSON: {error}") from error
-        parts += [lark[done : found.end()], json.dumps(prepare_schema(schema))]
+        prepared = prepare_schema(schema, lenient=found[1] is not None)
+        parts += [lark[done : found.start()], "%json ", json.dumps(prepared)]
         done = end
     return "".join([*parts, lark[done:]])
 

@@ -2,7 +2,7 @@
 
 llguidance ignores keywords that it does not know and reads some by their position among the others. So every schema is
 checked here first and brought into a form in which what it enforces is what draft 2020-12 (or the older form used)
-means. Only annotations are dropped.
+means. Only annotations are dropped, and where a caller says so, what cannot be enforced.
 Source: https://json-schema.org/draft/2020-12/json-schema-validation, docs/json_schema.md of llguidance.
 """
 
@@ -12,7 +12,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from server.engine.patterns import PatternError, for_llguidance
+from server.engine.patterns import PatternError, for_llguidance, is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -75,11 +75,19 @@ def parse_schema(source: str) -> Json:
     return prepare_schema(schema)
 
 
-def prepare_schema(schema: Json) -> Json:
-    """Bring a JSON Schema into the form that llguidance enforces fully. Raises SchemaError where there is none."""
+def prepare_schema(schema: Json, *, lenient: bool = False) -> Json:
+    """Bring a JSON Schema into the form that llguidance enforces fully.
+
+    Args:
+        schema: the schema.
+        lenient: leave out what cannot be enforced, so that all that the schema allows is allowed, and perhaps more.
+
+    Raises:
+        SchemaError: there is no such form; a lenient one there is but for schemas too deep, or that allow nothing.
+    """
     if _depth(schema) > MAX_DEPTH:
         raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
-    prepared = _Preparation(schema).schema(schema, "#")
+    prepared = _Preparation(schema, lenient=lenient).schema(schema, "#")
     if prepared is False:
         raise SchemaError("the schema 'false' allows nothing")
     whole = cast("dict[str, Json]", {} if prepared is True else prepared)
@@ -111,10 +119,12 @@ class _Preparation:
 
     Args:
         root: the whole schema, in which references are looked up.
+        lenient: whether to leave out what cannot be enforced.
     """
 
-    def __init__(self, root: Json) -> None:
+    def __init__(self, root: Json, *, lenient: bool) -> None:
         self._root = root
+        self._lenient = lenient
         self._subschemas = 0
 
     def schema(self, schema: Json, path: str) -> Json:
@@ -139,12 +149,37 @@ class _Preparation:
             if _without_effect(keyword, value, found):
                 continue
             into = applicators if keyword in _APPLICATORS else constraints
-            into[keyword] = self._value(keyword, value, path)
+            try:
+                into[keyword] = self._value(keyword, value, path)
+            except SchemaError:
+                if not self._lenient:
+                    raise
+        if self._lenient:
+            self._widen(constraints, applicators, found)
         self._check_together(constraints, path)
         _narrow(constraints, applicators)
-        if "oneOf" in applicators and "anyOf" not in applicators and self._exclusive(found["oneOf"]):
+        one_of = "oneOf" in applicators and "anyOf" not in applicators
+        if one_of and (self._lenient or self._exclusive(found["oneOf"])):
             applicators["anyOf"] = applicators.pop("oneOf")
         return constraints | applicators
+
+    def _widen(self, constraints: dict[str, Json], applicators: dict[str, Json], given: dict[str, Json]) -> None:
+        """Leave out what only llguidance would refuse, and what would allow less without a keyword left out."""
+        if len(constraints.get("patternProperties", ())) > 1:
+            del constraints["patternProperties"]  # they might overlap
+        for keyword, dependent in _DEPENDENT.items():
+            if keyword in given and keyword not in constraints:
+                constraints.pop(dependent, None)
+        for limit in ("minProperties", "maxProperties"):
+            constraints.pop(limit, None)
+        for limit, exclusive in _LIMITS:
+            if limit not in constraints and constraints.get(exclusive) is True:
+                del constraints[exclusive]
+        if "anyOf" in applicators:
+            applicators.pop("oneOf", None)
+        reference: str = applicators.get("$ref", "#")
+        if reference != "#" and (self._at(reference) is None or reference.split("/")[1] not in _HOLDERS):
+            del applicators["$ref"]
 
     def _value(self, keyword: str, value: Json, path: str) -> Json:
         """A keyword's value: checked, and prepared where it holds schemas."""
@@ -164,18 +199,25 @@ class _Preparation:
             prepared = {name: self.schema(one, f"{here}/{name}") for name, one in named.items()}
             if keyword != "patternProperties":
                 return prepared
-            return {_pattern(keyword, name, path): one for name, one in prepared.items()}
+            return {self._pattern(keyword, name, path): one for name, one in prepared.items()}
         check = _CHECKS.get(keyword)
         if check is None:
             raise SchemaError(f"'{keyword}' at '{path}' is not supported")
         if (wanted := check(value)) is not None:
             raise SchemaError(f"'{keyword}' at '{path}' {wanted}")
-        return _pattern(keyword, value, path) if keyword == "pattern" else value
+        return self._pattern(keyword, value, path) if keyword == "pattern" else value
+
+    def _pattern(self, keyword: str, pattern: str, path: str) -> str:
+        if self._lenient and not is_regular(pattern):
+            raise SchemaError(f"'{keyword}' at '{path}' looks around or refers back")
+        try:
+            return for_llguidance(pattern)
+        except PatternError as error:
+            raise SchemaError(f"'{keyword}' at '{path}' cannot be enforced: {error}") from error
 
     def _check_together(self, found: dict[str, Json], path: str) -> None:
         """What a keyword may be depends on others for some."""
-        for limit in ("minimum", "maximum"):
-            exclusive = f"exclusive{limit.capitalize()}"
+        for limit, exclusive in _LIMITS:
             if isinstance(found.get(exclusive), bool) and found.pop(exclusive):  # as in draft 4
                 if limit not in found:
                     raise SchemaError(f"'{exclusive}' at '{path}' is true without '{limit}'")
@@ -220,13 +262,6 @@ class _Preparation:
         return at
 
 
-def _pattern(keyword: str, pattern: str, path: str) -> str:
-    try:
-        return for_llguidance(pattern)
-    except PatternError as error:
-        raise SchemaError(f"'{keyword}' at '{path}' cannot be enforced: {error}") from error
-
-
 def _narrow(constraints: dict[str, Json], applicators: dict[str, Json]) -> None:
     """Drop a format that only annotates, and make an enforced one exact."""
     form = constraints.get("format")
@@ -244,6 +279,8 @@ def _without_effect(keyword: str, value: Json, beside: dict[str, Json]) -> bool:
         return value is True
     if keyword == "nullable":
         return value is False
+    if keyword == "propertyNames":  # all names are strings, which Zod spells out for every record
+        return value is True or (isinstance(value, dict) and value in ({}, {"type": "string"}))
     return keyword == "additionalItems" and not isinstance(beside.get("items"), list)
 
 
@@ -342,6 +379,15 @@ _SCHEMAS = _words("anyOf oneOf allOf prefixItems")
 _MAY_BE_EMPTY = _words("items prefixItems")
 _NAMED_SCHEMAS = _words("properties patternProperties $defs definitions")
 _APPLICATORS = _words("anyOf oneOf allOf $ref const enum")
+_HOLDERS = _SCHEMA | _SCHEMAS | _NAMED_SCHEMAS | {"items"}
+_DEPENDENT = {
+    "properties": "additionalProperties",
+    "patternProperties": "additionalProperties",
+    "prefixItems": "items",
+    "items": "additionalItems",
+}
+"""What holds for all that another keyword does not speak of."""
+_LIMITS = (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
 _CHECKS: dict[str, Callable[[Json], str | None]] = {
     "type": _type,
     "const": _literal,

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PART = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[xu]\{[0-9a-fA-F]+\}|[pP]\{\^?\w+\}|.)|\[\^?|.", re.DOTALL)
+_IRREGULAR = re.compile(r"\(\?<?[=!]|\\[1-9bB]")
 _NUL = re.compile(r"\\(?:x00|u0000|[xu]\{0+\})|\x00")
 _ESCAPED_IN_SET = {"&": r"\&", "~": r"\~", "[": r"\["}
 
 
 class PatternError(Exception):
     """A regular expression that cannot be enforced. The text says why."""
+
+
+def is_regular(pattern: str) -> bool:
+    """Whether an expression neither looks around, as word boundaries do, nor refers back: llguidance can do neither."""
+    return not _IRREGULAR.search(pattern)
 
 
 def for_llguidance(pattern: str) -> str:

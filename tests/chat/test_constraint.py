@@ -9,6 +9,7 @@ from server.chat.constraint import constrain
 from server.chat.formats import named
 from server.chat.task import ChatTask
 from server.chat.tools import NamedTool, Tool, ToolChoice
+from server.engine.grammar import to_lark
 from server.engine.messages import Generate, Grammar
 from server.errors import RequestError
 
@@ -35,7 +36,7 @@ def _grammar(
 def _allows(grammar: Grammar | None, text: str) -> bool:
     assert grammar is not None
     assert grammar.kind == "lark"
-    matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(grammar.source))
+    matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(to_lark(grammar)))
     tokens = TOKENIZER.tokenize_bytes(text.encode())
     return matcher.consume_tokens(tokens) and matcher.is_accepting()
 

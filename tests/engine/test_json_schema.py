@@ -165,6 +165,60 @@ def test_size_and_depth_are_bounded() -> None:
         parse_schema('{"minimum": NaN}')
 
 
+def leniently(schema: Any) -> Constraint:
+    grammar = Grammar("lark", f"start: %lenient_json {json.dumps(schema)}")
+    return GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
+
+
+def allows(constraint: Constraint, text: str) -> bool:
+    for byte in text.encode():
+        token = VOCABULARY.pieces().index(bytes([byte]))
+        if not constraint.admits(token):
+            return False
+        constraint.take(token)
+    return constraint.admits(min(VOCABULARY.end_tokens))
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_leniently_all_is_allowed_that_is_else(path: Path) -> None:
+    for schema in [line["schema"] for line in lines(path) if "refused" not in line]:
+        grammar = Grammar("json_schema", json.dumps(schema))
+        said = walk(GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False), 0)
+        if said is not None and isinstance(schema, dict):
+            assert allows(leniently(schema), said), (schema, said)
+
+
+@pytest.mark.parametrize(
+    ("schema", "allowed", "refused"),
+    [
+        ({"type": "integer", "not": {"const": 1}}, "1", '"a"'),
+        ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "[1, 1]", '["a"]'),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}, "additionalProperties": {"const": 1}}, '{"b": 1}', "2"),
+        ({"type": "object", "patternProperties": {"a": {}, "b": {}}, "additionalProperties": False}, '{"a": 1}', "2"),
+        ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, "3", None),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}, "minProperties": 1}, '{"a": 1}', '{"a": ""}'),
+        ({"type": "string", "pattern": "^(?!a)"}, '"b"', "1"),
+        ({"type": "string", "format": "iri"}, '"b"', "1"),
+        ({"properties": {"a": {"$ref": "https://example.com/a"}}, "type": "object"}, '{"a": 1}', "1"),
+        ({"$ref": "#/components/A", "components": {"A": {}}}, "1", None),
+        ({"type": "any", "exclusiveMinimum": True}, "1", None),
+    ],
+)
+def test_leniently_what_cannot_be_enforced_is_left_out(schema: Any, allowed: str, refused: str | None) -> None:
+    with pytest.raises(RequestError):
+        GRAMMARS.constraint(Grammar("json_schema", json.dumps(schema)), frozenset(), ignore_eos=False)
+    assert allows(leniently(schema), allowed)
+    assert refused is None or not allows(leniently(schema), refused)
+
+
+def test_leniently_too_bounds_hold() -> None:
+    deep: Any = {"type": "integer"}
+    for _ in range(MAX_DEPTH):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(RequestError, match="nested deeper"):
+        leniently(deep)
+
+
 def test_white_space_cannot_go_on_for_ever() -> None:
     grammar = Grammar("json_schema", '{"type": "array", "items": {"const": 1}}')
     constraint = GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)

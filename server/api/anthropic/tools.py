@@ -24,7 +24,7 @@ class CustomTool(StrictModel):
     input_examples: list[dict[str, Any]] | None = None
     """Shown to the model behind the description."""
     strict: bool | None = None
-    """Without effect: calls always fit their schema."""
+    """Refuses a schema that cannot be enforced; without it, calls fit the schema as far as it can be."""
     eager_input_streaming: bool | None = None
     """Without effect: arguments always stream as they come."""
     allowed_callers: list[str] | None = None
@@ -57,9 +57,8 @@ class CustomTool(StrictModel):
         """The tool as all protocols share it."""
         examples = [msgspec.json.encode(example).decode() for example in self.input_examples or ()]
         shown = ["Examples:", *examples] if examples else []
-        return Tool(
-            self.name, "\n".join([*([self.description] if self.description else []), *shown]), self.input_schema
-        )
+        description = "\n".join([*([self.description] if self.description else []), *shown])
+        return Tool(self.name, description, self.input_schema, strict=bool(self.strict))
 
 
 class GivenChoice(StrictModel):

@@ -30,7 +30,7 @@ class OfferedTool(StrictModel):
         function = self.function
         if function.parameters is None:
             return Tool(function.name, function.description or "")
-        return Tool(function.name, function.description or "", function.parameters)
+        return Tool(function.name, function.description or "", function.parameters, strict=bool(function.strict))
 
 
 class CalledFunction(StrictModel):

@@ -21,13 +21,13 @@ class Function(StrictModel):
     parameters: dict[str, Any] | None = None
     """A JSON Schema; none stands for no arguments."""
     strict: bool | None = None
-    """Without effect: calls always fit their schema."""
+    """Refuses a schema that cannot be enforced; without it, calls fit the schema as far as it can be."""
 
     def tool(self) -> Tool:
         """The function as all protocols share it."""
         if self.parameters is None:
             return Tool(self.name, self.description or "")
-        return Tool(self.name, self.description or "", self.parameters)
+        return Tool(self.name, self.description or "", self.parameters, strict=bool(self.strict))
 
 
 class FunctionTool(StrictModel):

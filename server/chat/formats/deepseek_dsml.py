@@ -86,7 +86,7 @@ class DeepSeekV32(ChatFormat):
             if parameter.is_text:
                 text = text_until(f"{ARGUMENT_END}\n", special, parameter, f"{rule}_text")
                 return f"{rule}: {head} {rule}_text\n{text}"
-            return f"{rule}: {head} {json_value(parameter.schema)} {mark(f'{ARGUMENT_END}{chr(10)}', special)}"
+            return f"{rule}: {head} {json_value(parameter)} {mark(f'{ARGUMENT_END}{chr(10)}', special)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:
             return mark(f'{FUNCTION}{tool.name}">\n', special), '""', mark(f"{FUNCTION_END}\n", special)

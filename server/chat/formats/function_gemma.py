@@ -88,7 +88,7 @@ class FunctionGemma(ChatFormat):
             if parameter.is_text:
                 text = text_until(self.dialect.quote, special, parameter, f"{rule}_text")
                 return f"{rule}: {key} {quote} {rule}_text\n{text}"
-            return f"{rule}: {key} {json_value(parameter.schema)}"
+            return f"{rule}: {key} {json_value(parameter)}"
 
         rules = sequence("call", f"{opening} call", parallel=parallel)
         rules += separate_arguments(

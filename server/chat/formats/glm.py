@@ -85,7 +85,7 @@ class Glm(ChatFormat):
             if parameter.is_text:
                 text = text_until(VALUE_END, special, parameter, f"{rule}_text")
                 return f"{rule}: {head} {rule}_text {line}\n{text}"
-            return f"{rule}: {head} {json_value(parameter.schema)} {mark(VALUE_END, special)} {line}"
+            return f"{rule}: {head} {json_value(parameter)} {mark(VALUE_END, special)} {line}"
 
         rules = sequence("call", f"{line} {opening} call", parallel=parallel)
         rules += separate_arguments(

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from server.chat.formats.parameters import parameters
+from server.engine.patterns import is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,8 @@ def any_of(name: str, tools: Sequence[Tool], body: Callable[[Tool, str], str]) -
     rules = [f"{name}: " + " | ".join(f"{name}_{index}" for index in range(len(tools)))]
     for index, tool in enumerate(tools):
         rules.append(f"{name}_{index}: {body(tool, f'arguments_{index}')}")
-        rules.append(f"arguments_{index}: {json_value({'type': 'object', **tool.parameters})}")
+        schema = {"type": "object", **tool.parameters}
+        rules.append(f"arguments_{index}: {_json(schema, strict=tool.strict)}")
     return "\n".join(rules) + "\n"
 
 
@@ -71,9 +73,13 @@ def json_calls(
     return any_of("object", tools, body)
 
 
-def json_value(schema: dict[str, Any]) -> str:
-    """An expression for JSON that a schema allows."""
-    return "%json " + json.dumps(schema, ensure_ascii=False)
+def json_value(parameter: Parameter) -> str:
+    """An expression for JSON that a parameter's schema allows."""
+    return _json(parameter.schema, strict=parameter.strict)
+
+
+def _json(schema: dict[str, Any], *, strict: bool) -> str:
+    return f"%{'json' if strict else 'lenient_json'} {json.dumps(schema, ensure_ascii=False)}"
 
 
 def separate_arguments(
@@ -116,7 +122,7 @@ def text_until(end: str, special: Mapping[str, int], parameter: Parameter, rule:
     if choices:
         return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(end, special)}"
     constraints: list[str] = []
-    if "pattern" in schema:
+    if "pattern" in schema and (parameter.strict or is_regular(schema["pattern"])):
         constraints.append(_pattern(schema["pattern"]))
     if "minLength" in schema or "maxLength" in schema:
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")

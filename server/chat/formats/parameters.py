@@ -15,15 +15,18 @@ _TOGETHER = (
     *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "$ref"),
     *("minProperties", "maxProperties", "patternProperties", "propertyNames", "dependentRequired"),
 )
+_NAMING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
+"""Those that may name parameters which stand nowhere else."""
 _SHARED = ("$defs", "definitions")
 
 
 class Parameter(Struct, frozen=True):
-    """One parameter. `schema` is complete: what it refers to is in it."""
+    """One parameter. `schema` is complete: what it refers to is in it. `strict` is the tool's."""
 
     name: str
     schema: dict[str, Any]
     required: bool
+    strict: bool
 
     @property
     def is_text(self) -> bool:
@@ -44,10 +47,11 @@ def parameters(tool: Tool) -> list[Parameter]:
     """The tool's parameters, in the order of its schema.
 
     Raises:
-        RequestError: the schema constrains them together, which cannot be held to one by one.
+        RequestError: the schema constrains them together, which cannot be held to one by one. Of a tool that is not
+            strict that is left out, but where the schema names parameters in no other way.
     """
     schema = tool.parameters
-    for keyword in _TOGETHER:
+    for keyword in _TOGETHER if tool.strict else () if schema.get("properties") else _NAMING:
         if keyword in schema:
             raise RequestError(
                 f"the parameters of tool '{tool.name}' use '{keyword}' at the top, which this model's way to write "
@@ -65,6 +69,6 @@ def declared(tool: Tool) -> list[Parameter]:
     required = schema.get("required", ())
     properties: dict[str, Any] = schema.get("properties", {})
     return [
-        Parameter(name, {**shared, **(inner if isinstance(inner, dict) else {})}, name in required)
+        Parameter(name, {**shared, **(inner if isinstance(inner, dict) else {})}, name in required, tool.strict)
         for name, inner in properties.items()
     ]

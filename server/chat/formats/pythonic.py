@@ -98,14 +98,17 @@ def python_calls(tools: Sequence[Tool]) -> str:
     """Rules of which `call` is a call in Python's notation."""
 
     def argument(parameter: Parameter, rule: str) -> str:
-        return f"{rule}: {literal(parameter.name + '=')} {_python_value(parameter.schema)}"
+        return f"{rule}: {literal(parameter.name + '=')} {_python_value(parameter)}"
 
     return separate_arguments("call", tools, argument, lambda tool: (literal(tool.name + "("), '", "', '")"'))
 
 
-def _python_value(schema: dict[str, Any]) -> str:
+def _python_value(parameter: Parameter) -> str:
     """An expression for a value. JSON is good Python but for its words, of which the commonest are told apart here."""
-    return '("True" | "False")' if schema.get("type") == "boolean" and "enum" not in schema else json_value(schema)
+    schema = parameter.schema
+    if schema.get("type") == "boolean" and "enum" not in schema:
+        return '("True" | "False")'
+    return json_value(parameter)
 
 
 def in_python(name: str, arguments: str) -> str:

@@ -88,7 +88,7 @@ class Qwen3Coder(ChatFormat):
             end = f"\n{ARGUMENT_END}\n"
             if parameter.is_text:
                 return f"{rule}: {head} {rule}_text\n" + text_until(end, special, parameter, f"{rule}_text")
-            return f"{rule}: {head} {json_value(parameter.schema)} {literal(end)}"
+            return f"{rule}: {head} {json_value(parameter)} {literal(end)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:
             return rf'"\n" {literal(f"{FUNCTION}{tool.name}>{chr(10)}")}', '""', rf'"{FUNCTION_END}\n" {closing}'

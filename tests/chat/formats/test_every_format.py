@@ -18,6 +18,11 @@ from llguidance import LLMatcher, LLTokenizer
 
 from server.chat.events import Content, Reasoning
 from server.chat.formats import FORMATS, named
+from server.chat.tools import Tool
+from server.engine.grammar import to_lark
+from server.engine.json_schema import SchemaError
+from server.engine.messages import Grammar
+from server.errors import RequestError
 from tests.chat.formats.reading import NOW, PLOT, TOOLS, WEATHER, Call, Example, cases, read
 
 BYTES = LLTokenizer("byte")
@@ -142,9 +147,12 @@ def test_calls_that_a_format_writes_it_reads(style: str, calls: list[tuple[str, 
     assert len(said) == len(calls)
 
 
-def _matcher(style: str, *, parallel: bool, special: dict[str, int] | None = None) -> LLMatcher:
-    grammar = named(style).call_grammar(TOOLS, special or {}, parallel=parallel)
-    source = LLMatcher.grammar_from_lark(f"start: {grammar.opening} calls\n{grammar.rules}")
+def _matcher(
+    style: str, *, parallel: bool, special: dict[str, int] | None = None, tools: tuple[Tool, ...] = TOOLS
+) -> LLMatcher:
+    grammar = named(style).call_grammar(tools, special or {}, parallel=parallel)
+    lark = to_lark(Grammar("lark", f"start: {grammar.opening} calls\n{grammar.rules}"))
+    source = LLMatcher.grammar_from_lark(lark)
     matcher = LLMatcher(BYTES, source, log_level=0)
     assert not matcher.get_error()
     return matcher
@@ -194,6 +202,29 @@ def test_whatever_the_grammar_allows_is_read_as_calls_that_validate(style: str, 
         assert isinstance(one, Call), text
         tool = {tool.name: tool for tool in (WEATHER, PLOT, NOW)}[one.name]
         jsonschema.validate(json.loads(one.arguments), tool.parameters)
+
+
+SEARCH = {
+    "type": "object",
+    "properties": {
+        "query": {"type": "string", "pattern": "^(?!-)"},
+        "pages": {"type": "array", "items": {"type": "integer"}, "contains": {"const": 1}},
+        "extra": {"type": "object", "propertyNames": {"pattern": "^x-"}, "additionalProperties": {"type": "string"}},
+    },
+    "anyOf": [{"required": ["query"]}, {"required": ["pages"]}],
+    "minProperties": 1,
+}
+"""Nothing odd for an MCP server, and more than a grammar can hold."""
+
+
+@pytest.mark.parametrize("style", CALLING)
+def test_what_a_schema_cannot_be_held_to_is_left_out_unless_the_tool_is_strict(style: str) -> None:
+    call = named(style).write([("search", '{"pages": [2]}')])
+    assert _accepts(_matcher(style, parallel=False, tools=(Tool("search", "", SEARCH),)), call)
+    wrong = named(style).write([("search", '{"pages": 2}')])
+    assert not _accepts(_matcher(style, parallel=False, tools=(Tool("search", "", SEARCH),)), wrong)
+    with pytest.raises((RequestError, SchemaError), match=r"anyOf|contains|propertyNames|minProperties"):
+        _matcher(style, parallel=False, tools=(Tool("search", "", SEARCH, strict=True),))
 
 
 ENDS = ("<escape>", '<|"|>', "\n</parameter>\n", "</arg_value>", "</｜DSML｜parameter>\n")

@@ -27,7 +27,7 @@ class FunctionTool(StrictModel):
     parameters: dict[str, Any] | None = None
     """A JSON Schema; none stands for no arguments."""
     strict: bool | None = None
-    """Without effect: calls always fit their schema."""
+    """Refuses a schema that cannot be enforced; without it, calls fit the schema as far as it can be."""
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
     output_schema: Annotated[Any, refused("brim does not check what tools give")] = None
@@ -51,7 +51,7 @@ class FunctionTool(StrictModel):
         """The tool as all protocols share it."""
         if self.parameters is None:
             return Tool(self.name, self.description or "")
-        return Tool(self.name, self.description or "", self.parameters)
+        return Tool(self.name, self.description or "", self.parameters, strict=bool(self.strict))
 
 
 AnyTool = Annotated[FunctionTool, tagged("tool", {"function": FunctionTool})]
