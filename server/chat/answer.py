@@ -10,6 +10,7 @@ from msgspec import structs
 
 from server.chat.constraint import constrain
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
+from server.chat.reasoning import limit_reasoning
 from server.engine.messages import Done, FinishReason, Generate, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -141,11 +142,13 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     )
     special = model.info.special_tokens
     reasoning_end = style.open_reasoning(prompt.text)
+    grammar = constrain(task, style, special, reasoning_end)
     generate = structs.replace(
         task.generate,
         prompt=prompt.text,
         boundaries=prompt.boundaries,
-        grammar=constrain(task, style, special, reasoning_end),
+        grammar=grammar,
+        reasoning=limit_reasoning(task, style, prompt.text, grammar),
         visible=[mark for mark in style.marks if mark in special],
     )
     readers = [

@@ -22,6 +22,8 @@ class ChatTask(Struct, frozen=True, kw_only=True):
         parallel_tool_calls: whether one answer may call several.
         answer: what the answer's text must look like.
         thinking: whether to reason first; None leaves it to the template.
+        reasoning_budget: after how many tokens reasoning is made to end; None lets it last.
+        reasoning_message: what it ends with then.
         variables: further variables for the template.
         generate: sampling, limits and partition; its prompt, stop strings' order and grammar are filled in here.
     """
@@ -32,5 +34,7 @@ class ChatTask(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     answer: Grammar | None = None
     thinking: bool | None = None
+    reasoning_budget: int | None = None
+    reasoning_message: str = ""
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
     generate: Generate

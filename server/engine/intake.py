@@ -24,6 +24,7 @@ from server.engine.messages import (
     decode_to_worker,
     encode,
 )
+from server.engine.reasoning import ReasoningBudget
 from server.engine.sampler import Sampler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
@@ -128,6 +129,7 @@ class Intake(threading.Thread):
         for index, constraint in enumerate(constraints):
             sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
             sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible, constraint)
+            sequence.budget = self._budget(ask, visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
                 sequence.lookup = Lookup(tokens)
             request.sequences.append(sequence)
@@ -161,6 +163,13 @@ class Intake(threading.Thread):
         if ask.grammar is None:
             return [None for _ in choices]
         return [self._grammars.constraint(ask.grammar, visible, ignore_eos=ask.ignore_eos) for _ in choices]
+
+    def _budget(self, ask: Generate, visible: frozenset[int]) -> ReasoningBudget | None:
+        if ask.reasoning is None:
+            return None
+        vocab = self._vocab
+        closing = vocab.tokenize(ask.reasoning.closing, add_special=False)
+        return ReasoningBudget(ask.reasoning, closing, lambda token: vocab.piece(token, special=token in visible))
 
     def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
         if not tokens:

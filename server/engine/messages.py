@@ -103,6 +103,25 @@ class Grammar(Struct, frozen=True):
     """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
 
 
+class ReasoningLimit(Struct, frozen=True, kw_only=True):
+    """How long an answer may reason, and what ends it then.
+
+    Attributes:
+        tokens: how many; 0 ends reasoning as soon as it begins.
+        begin, end: the marks around reasoning, as they show in the output.
+        closing: the text that is forced then; `end` is in it.
+        opened: whether the prompt leaves off inside reasoning. Else it begins with `begin`, which is the first text.
+        repeats: whether `begin` counts anywhere and several times, all within one budget.
+    """
+
+    tokens: int
+    begin: str
+    end: str
+    closing: str
+    opened: bool = False
+    repeats: bool = False
+
+
 class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """One request to generate text: the internal form that every protocol translates into."""
 
@@ -128,6 +147,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     prompt_logprobs: bool = False
     """Also give log-probabilities of the prompt's tokens (echo)."""
     grammar: Grammar | None = None
+    reasoning: ReasoningLimit | None = None
     partition: str = ""
     """KV state is shared only inside a partition."""
     priority: int = 0

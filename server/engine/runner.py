@@ -169,8 +169,11 @@ class Runner:
         if sequence.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
             return int(row.argmax())
         raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
-        token = sequence.sampler.choose(row, sequence.constraint)
+        forced = sequence.forced
+        token = forced if forced is not None else sequence.sampler.choose(row, sequence.constraint)
         sequence.sampler.observe(token)
+        if sequence.budget:
+            sequence.budget.take(token)
         if sequence.constraint and not self._ends(sequence, token):
             sequence.constraint.take(token)
         if raw is not row:

@@ -11,6 +11,7 @@ from server.engine.speculation import Acceptance, Lookup
 if TYPE_CHECKING:
     from server.engine.grammar import Constraint
     from server.engine.prefix_cache import Entry
+    from server.engine.reasoning import ReasoningBudget
     from server.engine.sampler import Sampler
     from server.engine.text import TextStream
 
@@ -63,6 +64,8 @@ class Sequence:
     """Special tokens whose text shows in the output."""
     constraint: Constraint | None = None
     """The grammar that its output is held to, as far as it has come."""
+    budget: ReasoningBudget | None = None
+    """How much longer it may reason, where that is bounded."""
     lookup: Lookup | None = None
     acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
     """How each proposer has done."""
@@ -95,7 +98,14 @@ class Sequence:
     @property
     def plain_greedy(self) -> bool:
         """Whether its next token is the likeliest, with nothing to adjust or to forbid before."""
-        return self.constraint is None and self.sampler.plain_greedy
+        return self.constraint is None and self.budget is None and self.sampler.plain_greedy
+
+    @property
+    def forced(self) -> int | None:
+        """The token that must come next because its reasoning has to end; a grammar that has begun goes before."""
+        if self.budget is None or (self.constraint and self.constraint.begun):
+            return None
+        return self.budget.forced
 
     @property
     def decoding(self) -> bool:

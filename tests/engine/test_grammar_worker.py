@@ -47,7 +47,10 @@ class Answer:
 
 async def ask(engine: Engine, kind: GrammarKind, source: str, trigger: str | None = None, **fields: Any) -> Answer:
     defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 200, "sampling": GREEDY}
-    request = Generate(id=0, grammar=Grammar(kind, source, trigger), **(defaults | fields))
+    return await collect(engine, Generate(id=0, grammar=Grammar(kind, source, trigger), **(defaults | fields)))
+
+
+async def collect(engine: Engine, request: Generate) -> Answer:
     answer = Answer()
     async for item in engine.generate(request):
         if isinstance(item, Delta):

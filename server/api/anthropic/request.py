@@ -52,7 +52,7 @@ class Thinking(StrictModel):
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(None, ge=1)
-    """Accepted, but no bound of its own: `max_tokens` bounds thoughts and answer together."""
+    """After so many tokens thinking is made to end."""
     display: Literal["summarized", "omitted"] | None = None
     """`summarized` shows the thoughts whole: brim does not summarise."""
 
@@ -120,6 +120,7 @@ class CountTokensRequest(WholeTextRequest):
             if config.format
             else None,
             thinking=_THINKS[self.thinking.type] if self.thinking else None,
+            reasoning_budget=self.thinking.budget_tokens if self.thinking else None,
             variables={"reasoning_effort": _EFFORTS.get(config.effort, config.effort)} if config.effort else {},
             generate=generate,
         )

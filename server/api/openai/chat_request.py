@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from server.api.openai.chat_messages import ChatMessage, plain_messages
 from server.api.openai.chat_tools import (
@@ -16,7 +16,7 @@ from server.api.openai.chat_tools import (
     offered,
     offered_functions,
 )
-from server.api.openai.fields import LARGEST_NUMBER, MOST_TOP_LOGPROBS, GenerationFields, refused
+from server.api.openai.fields import LARGEST_NUMBER, LONGEST_STOP_STRING, MOST_TOP_LOGPROBS, GenerationFields, refused
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.chat.task import ChatTask
 
@@ -43,6 +43,13 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     """`none` answers without reasoning; templates that know efforts are told, the others reason or do not."""
+    reasoning_budget_tokens: Annotated[int, Field(ge=-1, le=LARGEST_NUMBER)] | None = Field(
+        None,
+        validation_alias=AliasChoices("reasoning_budget_tokens", "thinking_budget_tokens", "thinking_token_budget"),
+    )
+    """After so many tokens reasoning is made to end, 0 ends it at once; -1 sets no bound."""
+    reasoning_budget_message: Annotated[str, Field(max_length=LONGEST_STOP_STRING)] | None = None
+    """What reasoning ends with that is made to end."""
     functions: Annotated[list[Function], Field(max_length=MOST_TOOLS)] | None = None
     """The older form of `tools`: the answer calls at most one, in its `function_call`."""
     function_call: GivenFunctionChoice | None = None
@@ -85,6 +92,8 @@ class ChatRequest(GenerationFields):
             parallel_tool_calls=self.parallel_tool_calls is not False and not self.calls_functions,
             answer=self.constraint(self.response_format.grammar() if self.response_format else None),
             thinking=None if self.reasoning_effort is None else self.reasoning_effort != "none",
+            reasoning_budget=None if self.reasoning_budget_tokens == -1 else self.reasoning_budget_tokens,
+            reasoning_message=self.reasoning_budget_message or "",
             variables=effort | (self.chat_template_kwargs or {}),
             generate=self.to_generate(
                 "",

@@ -1,0 +1,76 @@
+"""Bounded reasoning through a real worker whose random weights would never end it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from server.engine.messages import Generate, Grammar, ReasoningLimit, Sampling
+from tests.engine.test_grammar_worker import GREEDY, PROMPT, Answer, collect
+
+if TYPE_CHECKING:
+    from server.engine.client import Engine
+    from tests.engine.conftest import StartEngine
+
+CLOSING = "\n</think>\n\n"
+BUDGET = 20
+
+
+async def ask(engine: Engine, tokens: int = BUDGET, closing: str = CLOSING, **fields: Any) -> Answer:
+    limit = ReasoningLimit(tokens=tokens, begin="<think>", end="</think>", closing=closing, opened=True)
+    defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 80, "sampling": GREEDY, "ignore_eos": True}
+    return await collect(engine, Generate(id=0, reasoning=limit, **(defaults | fields)))
+
+
+async def test_reasoning_ends_with_its_budget_and_the_answer_goes_on(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    free = await collect(engine, Generate(id=0, prompt=PROMPT, max_tokens=80, sampling=GREEDY, ignore_eos=True))
+    closing = (await engine.tokenize(CLOSING)).tokens
+    bounded = await ask(engine)
+    head, tail = bounded.tokens[0][:BUDGET], bounded.tokens[0][BUDGET:]
+    assert head == free.tokens[0][:BUDGET]
+    assert tail[: len(closing)] == closing
+    assert len(tail) == 80 - BUDGET
+    at_once = await ask(engine, 0)
+    assert at_once.tokens[0][: len(closing)] == closing
+    several = await ask(engine, sampling=Sampling(temperature=1.5, seed=2), n=3)
+    assert len({text.partition(CLOSING)[0] for text in several.text.values()}) == 3
+    assert all(CLOSING in text for text in several.text.values())
+
+
+async def test_a_grammar_begins_behind_reasoning_that_was_ended(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    for sampling in (GREEDY, Sampling(temperature=1.0, seed=7)):
+        form = Grammar("regex", "[a-f]{3}-[0-9]{2,4}", "</think>")
+        answer = await ask(engine, closing="\n</think>", grammar=form, sampling=sampling, ignore_eos=False)
+        assert answer.finish == {0: "stop"}
+        assert answer.text[0].partition("\n</think>")[2].strip("0123456789abcdef") == "-"
+
+
+async def test_a_grammar_that_has_begun_goes_before(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    answer = await ask(engine, 2, grammar=Grammar("regex", "[ab]{30,40}"), ignore_eos=False)
+    assert (answer.finish[0], answer.text[0].strip("ab")) == ("stop", "")
+
+
+async def test_speculation_and_log_probabilities_change_nothing(start_engine: StartEngine) -> None:
+    plain = await ask(await start_engine(lookup=False))
+    speculating = await start_engine()
+    assert (await ask(speculating)).tokens == plain.tokens
+    assert (await ask(speculating)).tokens == plain.tokens
+    told = await ask(speculating, logprobs=2)
+    assert told.tokens == plain.tokens
+    assert [one.token for one in told.logprobs] == plain.tokens[0]
+
+
+async def test_a_preempted_sequence_keeps_its_count(start_engine: StartEngine) -> None:
+    engine = await start_engine(parallel=4, context=256, kv_unified=True)
+    budgets = (0, 15, 30, 45)
+    asked = [ask(engine, budget, prompt=[11 + i, *PROMPT], max_tokens=200) for i, budget in enumerate(budgets)]
+    answers = await asyncio.gather(*asked)
+    assert (await engine.stats()).counters["preemptions_total"] > 0
+    closing = (await engine.tokenize(CLOSING)).tokens
+    for budget, answer in zip(budgets, answers, strict=True):
+        ends = [at for at in range(200) if answer.tokens[0][at : at + len(closing)] == closing]
+        assert ends
+        assert budget <= ends[0] <= budget + 4
