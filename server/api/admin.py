@@ -21,10 +21,10 @@ ANSWER_WITHIN = 5.0
 
 
 class DeviceHolding(msgspec.Struct):
-    """What a device holds of a model. Sizes are in bytes.
+    """What a device holds of a model, or of what was loaded beside it. Sizes are in bytes.
 
-    `planned_bytes` and `layers` are null where what was loaded is not what was planned, as after a step down or with a
-    draft model.
+    `part` is `model`, `draft` or `projector`. `planned_bytes` and `layers` are null where what was loaded is not what
+    was planned, as after a step down.
     `deviates` tells that the two differ by more than 2 %; never of the host, where weights are pages of a mapped file.
     """
 
@@ -33,13 +33,14 @@ class DeviceHolding(msgspec.Struct):
     planned_bytes: int | None
     allocated_bytes: int
     deviates: bool
+    part: str
 
     @classmethod
     def of(cls, holding: Holding) -> Self:
         """One of a loaded model's holdings."""
         share = holding.share
         layers = None if share.planned is None else share.layers
-        return cls(share.device, layers, share.planned, holding.allocated, holding.deviates)
+        return cls(share.device, layers, share.planned, holding.allocated, holding.deviates, share.part)
 
 
 class ModelPlacement(msgspec.Struct):

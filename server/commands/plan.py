@@ -30,6 +30,7 @@ def plan(
     ] = None,
     gpu: Annotated[list[str] | None, typer.Option(metavar="NAME", help='Plan for an "RTX 4060"; repeatable.')] = None,
     all_gpus: Annotated[bool, typer.Option("--all-gpus", help="A table over all cards that brim knows.")] = False,
+    draft: Annotated[str | None, typer.Option(metavar="MODEL", help="Small model that proposes tokens.")] = None,
     device: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Use only this device; repeatable.")] = None,
     rpc: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Plan over RPC workers too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
@@ -42,13 +43,21 @@ def plan(
     from server.offload.calibration import speeds_of
     from server.offload.card_table import card_rows, card_table
     from server.offload.host import host_memory
-    from server.offload.placing import read_model
+    from server.offload.placing import companions_of, read_model
     from server.offload.report import as_dict, as_text
     from server.offload.solving import Wish, solve
 
     source = resolve(model, Store.default())
     info = read_model(source.path)
-    wish = Wish(ctx, parallel, _kv_type(kv_type), _gpu_layers(gpu_layers), _size("--vram-budget", vram_budget))
+    companions = companions_of(draft=resolve(draft, Store.default()).path if draft else source.draft)
+    wish = Wish(
+        context=ctx,
+        parallel=parallel,
+        kv_type=_kv_type(kv_type),
+        gpu_layers=_gpu_layers(gpu_layers),
+        vram_budget=_size("--vram-budget", vram_budget),
+        companions=companions,
+    )
     console = Console()
     if all_gpus:
         rows = card_rows(info, wish, host_memory())

@@ -46,7 +46,7 @@ def ps(host: Host = None, port: Port = None, api_key: ApiKey = None) -> None:
 
 def _holdings(models: list[dict[str, Any]]) -> Table:
     """What each model was planned to hold on each device, and what it does hold."""
-    table = Table("NAME", "DEVICE", box=None, pad_edge=False)
+    table = Table("NAME", "PART", "DEVICE", box=None, pad_edge=False)
     for heading in ("LAYERS", "PLANNED", "ALLOCATED"):
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -56,6 +56,7 @@ def _holdings(models: list[dict[str, Any]]) -> Table:
             off = f"{(allocated - planned) / max(planned, 1):+.1%} of the plan" if device["deviates"] else ""
             table.add_row(
                 model["name"],
+                device["part"],
                 device["name"],
                 "" if device["layers"] is None else str(device["layers"]),
                 format_size(planned) if planned is not None else "not as planned",

@@ -9,17 +9,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from server.chat.formats import named
 from server.chat.template import ChatTemplate
 from server.engine.client import Engine
-from server.engine.messages import LoadSpec
+from server.engine.messages import LoadSpec, Placement
 from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
-from server.offload import Choice, Wish, choose, learn, step_down
+from server.offload import Choice, Wish, choose, companions_of, draft_placement, learn, step_down
 from server.offload.holding import Holding, holdings
 from server.sizes import format_size
 
@@ -92,16 +90,18 @@ async def load(
             spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
         except BrimError as error:
             raise LoadError(f"{source.name} could not be loaded: {error}") from error
-        if not spec.placement.devices:  # there is nothing that the next model's plan would have to wait for
+        if not (
+            spec.placement.devices or spec.draft_placement.devices
+        ):  # there is nothing that the next model's plan would have to wait for
             await turn.aclose()
         engine = await _start(spec, on_progress)
-        as_planned = engine.spec.placement == choice.placement and not spec.draft_path
+        as_planned = engine.spec == spec and spec.placement == choice.placement
         shares = choice.shares if as_planned else [replace(share, planned=None) for share in choice.shares]
-        held = holdings(shares, engine.info.device_bytes)
+        held = holdings(shares, {"model": engine.info.device_bytes, **engine.info.companion_bytes})
         ledger.enter(engine, held)
     _compare(spec.name, held)
-    if engine.spec.placement != spec.placement:
-        await asyncio.to_thread(learn, choice, engine.spec.placement)
+    if engine.spec != spec:
+        await asyncio.to_thread(learn, choice, engine.spec)
     info = engine.info
     template = await asyncio.to_thread(  # templates are tried out, and some are long programs
         ChatTemplate,
@@ -132,11 +132,12 @@ async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
         try:
             return await Engine.start(spec, on_progress=on_progress)
         except LoadError as error:
-            smaller = step_down(spec.placement) if error.out_of_memory else None
+            smaller = step_down(spec) if error.out_of_memory else None
             if smaller is None:
                 raise
-            logger.warning("%s ran out of device memory; trying again with %s", spec.name, smaller.summary)
-            spec = structs.replace(spec, placement=smaller)
+            change = smaller.placement if smaller.placement != spec.placement else smaller.draft_placement
+            logger.warning("%s ran out of device memory; trying again with %s", spec.name, change.summary)
+            spec = smaller
 
 
 def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> tuple[LoadSpec, Choice]:
@@ -151,6 +152,7 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
     def chosen(setting: str, value: Any) -> Any:
         return value if value is not None and setting not in given else getattr(settings, setting)
 
+    draft_path = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
     wish = Wish(
         context=chosen("ctx", own.num_ctx),
         parallel=chosen("parallel", own.num_parallel),
@@ -159,9 +161,10 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         vram_budget=settings.vram_budget,
         held=held,
         kv_unified=settings.kv_unified,
+        companions=companions_of(draft=draft_path),
     )
     choice = choose(source.path, wish, rpc=settings.rpc)
-    draft = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
+    draft = choice.guest("draft")
     spec = LoadSpec(
         path=str(source.path),
         name=source.name,
@@ -178,7 +181,8 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         cache_disk=settings.cache_disk,
         cache_dir=str(settings.cache_dir),
         state_dir=str(settings.state_dir),
-        draft_path=str(draft or ""),
+        draft_path=str(draft_path or ""),
+        draft_placement=draft_placement(draft) if draft else Placement(),
         lookup=settings.lookup,
         kv_unified=settings.kv_unified,
     )

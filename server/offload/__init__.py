@@ -9,19 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.offload.placing import Choice, choose, learn
+    from server.offload.drafting import draft_placement
+    from server.offload.placing import Choice, choose, companions_of, learn
     from server.offload.solving import Wish
     from server.offload.stepping_down import step_down
 
 _HOMES = {
     "Choice": "placing",
     "choose": "placing",
+    "companions_of": "placing",
+    "draft_placement": "drafting",
     "Wish": "solving",
     "learn": "placing",
     "step_down": "stepping_down",
 }
 
-__all__ = ["Choice", "Wish", "choose", "learn", "step_down"]
+__all__ = ["Choice", "Wish", "choose", "companions_of", "draft_placement", "learn", "step_down"]
 
 
 def __getattr__(name: str) -> object:

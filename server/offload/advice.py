@@ -41,7 +41,7 @@ def compare(outcome: Outcome) -> Comparison:
 def advice(outcome: Outcome) -> str:
     """One sentence on what limits the placement and what would help."""
     found, problem = outcome.plan, outcome.plan.problem
-    on_host, room = found.host_kv + outcome.host_compute, outcome.machine.host.available
+    on_host, room = outcome.host_fixed, outcome.machine.host.available
     if on_host > room:  # weights are pages of a file, which may come and go, but these may not
         return (
             f"It does not fit: KV cache and compute buffers take {format_size(on_host)} of the host's memory, where "
@@ -50,18 +50,18 @@ def advice(outcome: Outcome) -> str:
     if not problem.devices:
         return f"{outcome.machine.note or 'There is no GPU'}: memory bandwidth of the CPU limits it; a GPU would help."
     if found.whole:
-        spare = sum(outcome.budgets.values()) - sum(stretch.total for stretch in found.stretches)
+        spare = room_for_model(problem) - sum(stretch.total for stretch in found.stretches)
         return (
             f"Everything is on {_names(found)}, whose memory bandwidth limits it, with {format_size(spare)} to spare."
         )
-    need, have = needed(problem), sum(outcome.budgets.values())
+    need, have = needed(problem), room_for_model(problem)
     if need <= have:
         return "It would fit wholly, but other choices limit it: the layers asked for, what failed before, or speed."
     partly = found.layers_on_device - found.whole_layers
     limit = (
         f"Memory limits it: {found.whole_layers} of {len(problem.model.layers)} layers fit whole"
         f"{f' and {partly} in part' if partly else ''}, since wholly offloaded it takes {format_size(need)} "
-        f"and there are {format_size(have)}"
+        f"and there are {format_size(have)}{_beside(outcome)}"
     )
     total = need + sum(device.total for device in outcome.machine.devices) - have
     more = f"a GPU with {format_size(total)} would hold all of it"
@@ -104,11 +104,22 @@ def _quantized(problem: Problem, have: int, circumstances: str) -> Iterator[str]
             yield f"quantized to {name}{circumstances} it would fit (about {format_size(smaller + other)})"
 
 
+def room_for_model(problem: Problem) -> int:
+    """Device bytes that there are for the model, beside its companions."""
+    return sum(budget.capacity for budget in problem.devices)
+
+
 def needed(problem: Problem) -> int:
     """Device bytes of the model wholly on one device."""
     model = problem.model
     weights = sum(layer.weights for layer in model.layers) + model.output
     return weights + model.kv_bytes(problem.kv) + max(budget.compute_output for budget in problem.devices)
+
+
+def _beside(outcome: Outcome) -> str:
+    """What companions take of the devices."""
+    there = [guest for guest in outcome.guests if guest.on_device.total]
+    return "".join(f" beside the {guest.role}'s {format_size(guest.on_device.total)}" for guest in there)
 
 
 def _names(found: Plan) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+Role = Literal["draft", "projector"]
+"""What a companion does for the model beside which it is loaded."""
+Part = Literal["model"] | Role
 HOST = "CPU"
 TOLERANCE = 0.02
 """Share of the plan by which an allocation may differ from it."""
@@ -25,6 +28,7 @@ class Share:
         layers: repeating layers there, whole or in part.
         planned: weights, KV cache and compute buffers; None where the plan was not what was loaded.
         overhead: what the backend takes beside them.
+        part: whose share it is: the model's own, or that of a companion by its role.
     """
 
     device: str
@@ -32,6 +36,7 @@ class Share:
     layers: int
     planned: int | None
     overhead: int = 0
+    part: Part = "model"
 
     def owns(self, buffer: str) -> bool:
         """Whether a buffer of that name lies in the device's own memory (`MTL0_Mapped` does in `MTL0`'s)."""
@@ -63,14 +68,20 @@ class Holding:
         return self.deviation is not None and abs(self.deviation) > TOLERANCE and off > ROUNDING
 
 
-def holdings(shares: Sequence[Share], device_bytes: Mapping[str, int]) -> tuple[Holding, ...]:
+def holdings(shares: Sequence[Share], held: Mapping[str, Mapping[str, int]]) -> tuple[Holding, ...]:
     """Put what llama.cpp allocated beside what was planned.
 
     Args:
         shares: of all devices, the host's among them: it gets what is no other device's, such as `CUDA_Host`.
-        device_bytes: by llama.cpp's names of the buffers.
+        held: bytes of each part, the model and its companions, by llama.cpp's names of the buffers.
     """
-    sizes = dict.fromkeys((share.device for share in shares), 0)
+    return tuple(
+        holding for part, sizes in held.items() for holding in _of_part([s for s in shares if s.part == part], sizes)
+    )
+
+
+def _of_part(shares: Sequence[Share], device_bytes: Mapping[str, int]) -> list[Holding]:
+    sizes = dict.fromkeys((*(share.device for share in shares), HOST), 0)
     for buffer, size in device_bytes.items():
         sizes[next((share.device for share in shares if share.device != HOST and share.owns(buffer)), HOST)] += size
-    return tuple(Holding(share, sizes[share.device]) for share in shares)
+    return [Holding(share, sizes[share.device]) for share in shares]

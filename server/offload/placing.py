@@ -13,15 +13,18 @@ from server.errors import BrimError
 from server.offload.calibration import overhead, speeds_of
 from server.offload.compute import header_digest
 from server.offload.devices import discover
-from server.offload.holding import HOST, Share
+from server.offload.drafting import Draft, draft_placement
+from server.offload.holding import HOST, Role, Share
+from server.offload.projector import Projector
 from server.offload.solving import solve
 from server.offload.stepping_down import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
-    from server.engine.messages import Placement
+    from server.engine.messages import LoadSpec, Placement
+    from server.offload.companion import Companion, Guest
     from server.offload.questions import DeviceSpeed
     from server.offload.solving import Outcome, Wish
 
@@ -36,6 +39,7 @@ class Choice:
         tokens_per_second: predicted for one request alone.
         rpc: the RPC workers that answered, in the order that gives their devices their names; the worker needs these.
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
+        guests: the companions in their homes.
     """
 
     placement: Placement
@@ -46,6 +50,27 @@ class Choice:
     rpc: tuple[str, ...]
     digest: str
     free: dict[str, int]
+    guests: tuple[Guest, ...] = ()
+
+    def guest(self, role: Role) -> Guest | None:
+        """The companion of that role in its home, if there is one."""
+        return next((guest for guest in self.guests if guest.role == role), None)
+
+
+def companions_of(
+    *, draft: str | PathLike[str] | None = None, projector: str | PathLike[str] | None = None
+) -> tuple[Companion, ...]:
+    """What loads beside a model, for a `Wish`.
+
+    Args:
+        draft: GGUF file of the model that proposes tokens. projector: GGUF file of the multimodal projector (mmproj).
+
+    Raises:
+        BrimError: a file cannot be read.
+    """
+    drafts = (Draft(read_model(draft)),) if draft else ()
+    projectors = (Projector(read_model(projector)),) if projector else ()
+    return drafts + projectors
 
 
 def choose(
@@ -76,6 +101,7 @@ def choose(
         rpc=machine.rpc,
         digest=header_digest(info),
         free={device.name: device.free for device in machine.devices},
+        guests=outcome.guests,
     )
 
 
@@ -90,12 +116,27 @@ def _shares(outcome: Outcome, speeds: Mapping[str, DeviceSpeed]) -> tuple[Share,
         planned = stretch.total if stretch else 0
         shares.append(Share(device.name, device.buffer, layers, planned, overhead(device, speeds[device.name])))
     host = found.host_weights + found.host_kv + outcome.host_compute
-    return (*shares, Share(HOST, HOST, last - found.layers_on_device, host))
+    shares.append(Share(HOST, HOST, last - found.layers_on_device, host))
+    return tuple(shares) + tuple(share for guest in outcome.guests for share in _shares_of(guest, shares))
 
 
-def learn(choice: Choice, worked: Placement) -> None:
+def _shares_of(guest: Guest, shares: Sequence[Share]) -> Iterator[Share]:
+    """What the plan gives to a companion: on its device, whose own overhead counts once, and on the host."""
+    home = next(share for share in shares if share.device == guest.home)
+    if home.device != HOST:
+        overhead = 0 if home.planned else home.overhead
+        yield Share(home.device, home.buffer, guest.layers, guest.on_device.total, overhead, guest.role)
+    layers = guest.layers if home.device == HOST else 0
+    yield Share(HOST, HOST, layers, guest.on_host.total, part=guest.role)
+
+
+def learn(choice: Choice, worked: LoadSpec) -> None:
     """Remember that `worked` is all that could be loaded where `choice` was planned; the next plan starts from it."""
-    record(choice.digest, choice.free, worked)
+    if worked.placement != choice.placement:
+        record(choice.digest, choice.free, worked.placement)
+    draft = choice.guest("draft")
+    if draft and worked.draft_placement != draft_placement(draft):
+        record(header_digest(draft.companion.info), choice.free, worked.draft_placement)
 
 
 def read_model(path: str | PathLike[str]) -> GGUFInfo:

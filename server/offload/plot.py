@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from server.offload.solving import Outcome
 
-PARTS = (("weights", "#4c78a8"), ("KV cache", "#72b7b2"), ("compute buffers", "#b279a2"), ("free", "#e4e4e4"))
+PARTS = (
+    ("weights", "#4c78a8"), ("KV cache", "#72b7b2"), ("compute buffers", "#b279a2"), ("beside it", "#eeca3b"),
+    ("free", "#e4e4e4"),
+)  # fmt: skip
 GIB = 2**30
 
 
@@ -28,10 +31,12 @@ def draw(name: str, outcome: Outcome, path: Path) -> None:
     except ImportError as error:
         raise BrimError("--plot needs matplotlib; install it with: pip install 'brim[plots]'") from error
     found, host = outcome.plan, outcome.machine.host
-    rows = [("CPU", (found.host_weights, found.host_kv, outcome.host_compute), host.available)]
+    beside = sum(guest.on_host.total for guest in outcome.guests)
+    rows = [("CPU", (found.host_weights, found.host_kv, outcome.host_compute, beside), host.available)]
     for device in reversed(outcome.machine.devices):
         stretch = stretch_on(found, device.name)
-        sizes = (stretch.weights, stretch.kv, stretch.compute) if stretch else (0, 0, 0)
+        weights, kv, compute = (stretch.weights, stretch.kv, stretch.compute) if stretch else (0, 0, 0)
+        sizes = (weights, kv, compute, outcome.guests_on(device.name))
         rows.append((f"{device.name}\n{device.description}", sizes, outcome.budgets[device.name]))
     figure = Figure(figsize=(9, 1.6 + 0.7 * len(rows)), layout="constrained")
     axes = figure.add_subplot()

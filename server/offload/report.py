@@ -15,6 +15,7 @@ from server.offload.planner import Cut, Plan, Stretch
 from server.sizes import format_size
 
 if TYPE_CHECKING:
+    from server.offload.companion import Guest
     from server.offload.solving import Outcome
 
 BAR = 48
@@ -22,7 +23,10 @@ BAR = 48
 ROW = 64
 """Layers in one line of the map."""
 WHOLE, PART, REST, NONE = "█", "▓", "▒", "·"
-MEMORY_MARKS = (("weights", "█", "green"), ("KV", "▓", "cyan"), ("compute", "▒", "magenta"), ("free", "·", "dim"))
+MEMORY_MARKS = (
+    ("weights", "█", "green"), ("KV", "▓", "cyan"), ("compute", "▒", "magenta"), ("beside it", "░", "yellow"),
+    ("free", "·", "dim"),
+)  # fmt: skip
 
 
 def as_dict(name: str, outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def as_dict(name: str, outcome: Outcome, comparison: Comparison) -> dict[str, An
         "cpu_only_tokens_per_second": comparison.cpu_only.tokens_per_second,
         "all_on_gpu_tokens_per_second": everything.tokens_per_second if everything else None,
         "devices": [_device(outcome, device.name) for device in outcome.machine.devices],
+        "companions": [_companion(guest) for guest in outcome.guests],
         "host": {
             "available_bytes": outcome.machine.host.available,
             "weights_bytes": found.host_weights,
@@ -55,10 +60,24 @@ def as_dict(name: str, outcome: Outcome, comparison: Comparison) -> dict[str, An
     }
 
 
+def _companion(guest: Guest) -> dict[str, Any]:
+    return {
+        "role": guest.role,
+        "path": str(guest.companion.info.path),
+        "layers_total": guest.layers,
+        "device": guest.home,
+        "weights_bytes": guest.at_home.weights,
+        "kv_bytes": guest.at_home.kv,
+        "compute_bytes": guest.at_home.compute,
+        "host_bytes": guest.on_host.total,
+    }
+
+
 def _device(outcome: Outcome, name: str) -> dict[str, Any]:
     device = next(device for device in outcome.machine.devices if device.name == name)
     stretch = stretch_on(outcome.plan, name)
     last = len(outcome.plan.problem.model.layers)
+    beside = outcome.guests_on(name)
     return {
         "name": name,
         "description": device.description,
@@ -68,7 +87,8 @@ def _device(outcome: Outcome, name: str) -> dict[str, Any]:
         "weights_bytes": stretch.weights if stretch else 0,
         "kv_bytes": stretch.kv if stretch else 0,
         "compute_bytes": stretch.compute if stretch else 0,
-        "free_after_bytes": outcome.budgets[name] - (stretch.total if stretch else 0),
+        "companion_bytes": beside,
+        "free_after_bytes": outcome.budgets[name] - beside - (stretch.total if stretch else 0),
         "first_layer": stretch.start if stretch else None,
         "last_layer": min(stretch.end, last) - 1 if stretch else None,
         "holds_output": bool(stretch) and stretch.end > last,
@@ -110,9 +130,14 @@ def _table(outcome: Outcome) -> Table:
         table.add_row(
             f"{device.name} {device.description}{shared}", _layers_on(found, device.name), *map(format_size, sizes)
         )
-    left = outcome.machine.host.available - found.host_weights - found.host_kv - outcome.host_compute
-    host = (found.host_weights, found.host_kv, outcome.host_compute, left)
+    host = (found.host_weights, found.host_kv, outcome.host_compute, outcome.host_free)
     table.add_row("CPU", f"{last - found.layers_on_device} of {last}", *map(format_size, host))
+    for guest in outcome.guests:
+        sizes = (guest.at_home.weights, guest.at_home.kv, guest.at_home.compute)
+        layers = f"{guest.layers} of {guest.layers}"
+        table.add_row(
+            f"{guest.role} {guest.companion.info.path.stem} on {guest.home}", layers, *map(format_size, sizes)
+        )
     return table
 
 
@@ -128,7 +153,8 @@ def _layers_on(found: Plan, name: str) -> str:
 def _memory_bar(outcome: Outcome, name: str) -> Text:
     """One device's budget, filled."""
     stretch = stretch_on(outcome.plan, name)
-    sizes = (stretch.weights, stretch.kv, stretch.compute) if stretch else (0, 0, 0)
+    own = (stretch.weights, stretch.kv, stretch.compute) if stretch else (0, 0, 0)
+    sizes = (*own, outcome.guests_on(name))
     budget = max(1, outcome.budgets[name])
     text = Text(f"{name:<8} ")
     drawn = filled = 0

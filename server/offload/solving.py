@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
 
 from server.offload.calibration import overhead
 from server.offload.compute import dry_run, estimate, header_digest
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from converter.gguf_info import GGUFInfo
     from server.engine.messages import Placement
+    from server.offload.companion import Companion, Guest
     from server.offload.devices import Device, Machine
 
 GpuLayers = int | Literal["auto", "all"]
@@ -44,6 +48,7 @@ class Wish:
         pool: cells of that pool; 0 leaves it open: room for one request at least, for all of `parallel` at most.
         vram_budget: bytes that brim may use of all devices together.
         held: bytes that brim's other models hold, by llama.cpp's name of the device's memory.
+        companions: what loads beside the model; it is planned in what they leave.
     """
 
     context: int = 0
@@ -54,6 +59,7 @@ class Wish:
     held: Mapping[str, int] = field(default_factory=dict[str, int])
     kv_unified: bool | None = None
     pool: int = 0
+    companions: tuple[Companion, ...] = ()
 
     def shape(self, model: Footprint, n_ubatch: int = UBATCHES[0]) -> KvShape:
         """The model's KV cache under this wish."""
@@ -66,9 +72,10 @@ class Outcome:
     """A plan with all that it was made from.
 
     Attributes:
-        budgets: bytes that each device gives to weights, KV and compute buffers.
+        budgets: bytes that each device gives to weights, KV and compute buffers of the model and its companions.
         host_compute: bytes of compute buffers on the host.
         exact: whether the compute buffers come from a dry run of this very placement.
+        guests: the companions in their homes.
     """
 
     wish: Wish
@@ -78,10 +85,28 @@ class Outcome:
     n_ubatch: int
     host_compute: int
     exact: bool
+    guests: tuple[Guest, ...] = ()
 
     def placement(self) -> Placement:
         """The same in the worker's terms."""
-        return encode(self.plan, n_batch=N_BATCH, n_ubatch=self.n_ubatch, why_none=self.machine.note)
+        placement = encode(self.plan, n_batch=N_BATCH, n_ubatch=self.n_ubatch, why_none=self.machine.note)
+        return structs.replace(placement, summary="; ".join([placement.summary, *(g.summary for g in self.guests)]))
+
+    @property
+    def host_fixed(self) -> int:
+        """Bytes of the host's memory that must be there: all but weights, which are pages of a file."""
+        beside = sum(guest.on_host.kv + guest.on_host.compute for guest in self.guests)
+        return self.plan.host_kv + self.host_compute + beside
+
+    @property
+    def host_free(self) -> int:
+        """Bytes of the host's memory that all of it leaves; negative where weights do not stay in memory."""
+        weights = self.plan.host_weights + sum(guest.on_host.weights for guest in self.guests)
+        return self.machine.host.available - weights - self.host_fixed
+
+    def guests_on(self, device: str) -> int:
+        """Bytes that companions take of a device."""
+        return sum(guest.on_device.total for guest in self.guests if guest.home == device)
 
 
 def solve(
@@ -98,7 +123,7 @@ def solve(
         wish = replace(wish, context=_open_context(info, model, machine, wish, speeds))
     if not wish.pool:
         wish = replace(wish, pool=_open_pool(info, model, machine, wish, speeds))
-    solver = Solver(info, model, machine, wish, speeds)
+    solver = Solver(info, model, machine, wish, speeds).with_guests(exact=bool(machine.devices))
     outcomes: list[Outcome] = []
     for n_ubatch in UBATCHES:
         outcomes.append(solver.solve(n_ubatch, ROUNDS if verify else 0))
@@ -120,11 +145,13 @@ def _open_context(
     chosen, least = contexts[-1], float("inf")
     for context in reversed(contexts):
         solver = Solver(info, model, machine, replace(wish, context=context), speeds, depth=depth_for(contexts[-1]))
-        found = plan(solver.problem(solver.estimated(UBATCHES[0]), UBATCHES[0]))
-        room = machine.host.available - found.host_weights - found.host_kv
-        if found.seconds > least or (least < float("inf") and room < 0):
+        solver = solver.with_guests(exact=False)
+        found = solver.sketch
+        seconds = solver.seconds(found)
+        room = solver.host_available - found.host_weights - found.host_kv
+        if seconds > least or (least < float("inf") and room < 0):
             break
-        chosen, least = context, found.seconds
+        chosen, least = context, seconds
     return chosen
 
 
@@ -137,11 +164,12 @@ def _open_pool(info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, s
     least = None
     chosen = 0
     share = 1
+    solver = Solver(info, model, machine, wish, speeds).with_guests(exact=False)
     while share <= wish.parallel and wish.kv_unified is not False:
-        solver = Solver(info, model, machine, replace(wish, pool=wish.context * share), speeds)
-        found = plan(solver.problem(solver.estimated(UBATCHES[0]), UBATCHES[0]))
+        solver = replace(solver, wish=replace(wish, pool=wish.context * share))
+        found = solver.sketch
         least = found.seconds if least is None else least
-        room = (machine.host.available - found.host_weights) * HOST_SHARE_FOR_POOL
+        room = (solver.host_available - found.host_weights) * HOST_SHARE_FOR_POOL
         if share > 1 and (found.seconds > least or found.host_kv > room):
             break
         chosen = wish.context * share if share > 1 else 0
@@ -167,7 +195,7 @@ class Buffers:
 
 @dataclass(frozen=True)
 class Solver:
-    """Plans one model on one machine."""
+    """Plans one model on one machine, beside the companions that are its `guests`."""
 
     info: GGUFInfo
     model: Footprint
@@ -175,6 +203,49 @@ class Solver:
     wish: Wish
     speeds: dict[str, DeviceSpeed]
     depth: int | None = None
+    guests: tuple[Guest, ...] = ()
+
+    def with_guests(self, *, exact: bool) -> Solver:
+        """The same with each companion where it makes the whole fastest, of all homes in which it fits.
+
+        Where the user asked for a number of layers, these come first.
+
+        Args:
+            exact: whether the companions' compute buffers are dry-run or guessed.
+        """
+        companions = self.wish.companions
+        if not companions:
+            return self
+        homes = [
+            [companion.at(home, self.wish, self.machine, exact=exact) for home in companion.homes(self.machine)]
+            for companion in companions
+        ]
+        settled = [replace(self, guests=guests) for guests in product(*homes)]
+        fitting = [solver for solver in settled if min(solver.rooms.values(), default=0) >= 0]
+        return min(fitting, key=lambda solver: solver.preference)
+
+    @property
+    def preference(self) -> tuple[int, float]:
+        """By what guests' homes are chosen: layers missing of those asked for, then seconds for a token."""
+        found = self.sketch
+        return (0 if self.wish.gpu_layers == "auto" else -found.n_gpu_layers, self.seconds(found))
+
+    @cached_property
+    def sketch(self) -> Plan:
+        """A plan with guessed compute buffers, which costs no dry run."""
+        return plan(self.problem(self.estimated(UBATCHES[0]), UBATCHES[0]))
+
+    def seconds(self, found: Plan) -> float:
+        """What a token takes with the help of the companions."""
+        seconds = found.seconds
+        for guest in self.guests:
+            seconds = guest.companion.seconds(seconds, guest.home, self.wish, self.speeds)
+        return seconds
+
+    @property
+    def host_available(self) -> int:
+        """Bytes of the host's memory that the guests leave."""
+        return self.machine.host.available - sum(guest.on_host.total for guest in self.guests)
 
     @cached_property
     def digest(self) -> str:
@@ -183,8 +254,17 @@ class Solver:
 
     @cached_property
     def budgets(self) -> dict[str, int]:
-        """Bytes that each device gives to the model."""
+        """Bytes that each device gives to the model and its companions."""
         return {device.name: self._budget(device) for device in self.machine.devices}
+
+    @property
+    def rooms(self) -> dict[str, int]:
+        """Bytes that each device has for the model; negative where the guests do not fit."""
+        taken = dict.fromkeys(self.budgets, 0)
+        for guest in self.guests:
+            if guest.home in taken:
+                taken[guest.home] += guest.on_device.total
+        return {name: budget - taken[name] for name, budget in self.budgets.items()}
 
     def _budget(self, device: Device) -> int:
         budget = self.free[device.name] - int(SAFETY_MARGIN * device.total)
@@ -203,7 +283,7 @@ class Solver:
         """The planner's question, with compute buffers of these sizes."""
         devices = tuple(
             Budget(name, capacity, self.speed(name), buffers.layers, buffers.output)
-            for name, capacity in self.budgets.items()
+            for name, capacity in self.rooms.items()
         )
         n_items = len(self.model.layers) + 1
         layers = self.wish.gpu_layers
@@ -240,7 +320,7 @@ class Solver:
                 found, exact = found.with_compute(told.compute), True
                 break
             found = plan(self.problem(buffers, n_ubatch))
-        return Outcome(self.wish, self.machine, found, self.budgets, n_ubatch, buffers.host, exact)
+        return Outcome(self.wish, self.machine, found, self.budgets, n_ubatch, buffers.host, exact, self.guests)
 
     def estimated(self, n_ubatch: int) -> Buffers:
         """Buffers guessed from the model's dimensions."""

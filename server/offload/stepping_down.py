@@ -1,4 +1,4 @@
-"""When a plan meets reality: the next smaller placement after one that ran out of memory, and what to remember."""
+"""When a plan meets reality: what to try next after a load that ran out of memory, and what to remember of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from server.offload.remembered import recall, remember
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from server.engine.messages import LoadSpec
+
 SMALLEST_UBATCH = 128
 STEP = 0.1
 """Share of the offloaded layers that each step takes back."""
@@ -20,8 +22,22 @@ MORE_MEMORY = 1.05
 """A lesson is void once a device has this many times the free memory it had then."""
 
 
-def step_down(failed: Placement) -> Placement | None:
-    """The next placement to try after one that ran out of device memory; None after the CPU alone.
+def step_down(failed: LoadSpec) -> LoadSpec | None:
+    """What to try next after a load that ran out of device memory; None after the CPU alone.
+
+    A draft gives way first: it was loaded last, and its going back frees much at the price of its help alone.
+    """
+    if failed.draft_placement.devices:
+        on_cpu = Placement(
+            n_batch=failed.draft_placement.n_batch, summary="draft on the CPU, since device memory did not suffice"
+        )
+        return structs.replace(failed, draft_placement=on_cpu)
+    smaller = smaller_placement(failed.placement)
+    return structs.replace(failed, placement=smaller) if smaller else None
+
+
+def smaller_placement(failed: Placement) -> Placement | None:
+    """The next placement of a model after one that ran out of device memory; None after the CPU alone.
 
     First the compute buffers halve, which costs only prompt speed; then a tenth of the layers goes back to the CPU,
     from every device alike, since llama.cpp does not say which one was full.

@@ -11,6 +11,7 @@ import time
 
 import msgspec
 
+from server.engine.draft import DraftModel
 from server.engine.llama import Context, ContextShape, Model, device_bytes
 from server.engine.messages import LoadSpec
 from server.offload.footprint import IDLE_SEQUENCES
@@ -26,6 +27,8 @@ def decode(spec: LoadSpec, tokens: int, full_context: bool) -> dict[str, object]
     shape = ContextShape(spec.context, sequences, True, placement.n_batch, placement.n_ubatch)
     context = Context(model, spec, shape)
     context.set_threads(spec.threads or 1, spec.threads or 1)
+    held = device_bytes()
+    draft = DraftModel(spec, model.vocab, spec.context) if spec.draft_path else None
     if full_context:
         n = placement.n_ubatch
         for start in range(0, spec.context, n):
@@ -39,7 +42,8 @@ def decode(spec: LoadSpec, tokens: int, full_context: bool) -> dict[str, object]
         context.decode([output[-1]], [position], [0], [0])
         output.append(int(context.logits(1)[0].argmax()))
         times.append(time.perf_counter() - begun)
-    return {"tokens": output, "step_seconds": times, "bytes": device_bytes()}
+    draft_bytes = draft.device_bytes if draft else {}
+    return {"tokens": output, "step_seconds": times, "bytes": held, "draft_bytes": draft_bytes}
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from converter.gguf_info import read_gguf_info
 from server.engine.messages import LoadSpec, Placement
 from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine, discover
+from server.offload.drafting import draft_placement
+from server.offload.placing import companions_of
 from server.offload.solving import GpuLayers, Outcome, Wish, solve
 from tests.offload.models import RANDOM_160M, write_random
 from tests.offload.workers import SCRATCH, RpcWorker, decoding, rpc_worker
@@ -48,10 +51,11 @@ def _spec(model: Path, placement: Placement, rpc: tuple[str, ...]) -> LoadSpec:
     )
 
 
-def _solve(model: Path, machine: Machine, gpu_layers: GpuLayers = "auto") -> Outcome:
+def _solve(model: Path, machine: Machine, gpu_layers: GpuLayers = "auto", draft: Path | None = None) -> Outcome:
     """Plan with speeds that make every device worth using."""
     speeds = {device.name: guess(device) for device in machine.devices} | {"CPU": UNKNOWN_CPU}
-    return solve(read_gguf_info(model), machine, Wish(CONTEXT, 1, "f16", gpu_layers), speeds)
+    wish = Wish(CONTEXT, 1, "f16", gpu_layers, companions=companions_of(draft=draft))
+    return solve(read_gguf_info(model), machine, wish, speeds)
 
 
 @pytest.mark.slow
@@ -86,6 +90,33 @@ def test_two_devices_of_different_budgets_share_a_model(model: Path, on_cpu: lis
                 assert _as_planned(held, stretch.total)
                 assert stretch.total <= outcome.budgets[stretch.device]
             assert result["tokens"] == on_cpu
+
+
+@pytest.mark.slow
+def test_a_draft_beside_the_model_holds_what_was_planned_for_it(
+    model: Path, on_cpu: list[int], worker: RpcWorker, tmp_path: Path
+) -> None:
+    draft = write_random(
+        replace(RANDOM_160M, layers=4, n_embd=256, heads=4, kv_heads=4, n_ff=1024), tmp_path / "d.gguf"
+    )
+    machine = discover((worker.endpoint,))
+    before = worker.held
+    outcome = _solve(model, machine, 6, draft)
+    (guest,) = outcome.guests
+    assert guest.home == "RPC0"
+    spec = structs.replace(
+        _spec(model, outcome.placement(), (worker.endpoint,)),
+        draft_path=str(draft),
+        draft_placement=draft_placement(guest),
+    )
+    (stretch,) = outcome.plan.stretches
+    with decoding(spec, full_context=True) as result:
+        held = worker.held - before
+        assert result["tokens"] == on_cpu
+    buffer = machine.devices[0].buffer
+    assert result["bytes"][buffer] == pytest.approx(stretch.total, rel=TOLERANCE)
+    assert result["draft_bytes"][buffer] == pytest.approx(guest.on_device.total, rel=TOLERANCE)
+    assert _as_planned(held, stretch.total + guest.on_device.total)
 
 
 @pytest.mark.slow

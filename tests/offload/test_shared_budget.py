@@ -57,7 +57,7 @@ def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: S
 def test_memory_of_the_host_is_what_is_no_devices() -> None:
     shares = (Share("CUDA0", "CUDA0", 3, 100 << 20), Share("CUDA1", "CUDA1", 0, 0), Share("CPU", "CPU", 5, 50 << 20))
     sizes = {"CUDA0": 90 << 20, "CUDA10": 1, "CUDA_Host": 2, "CPU_Mapped": 3, "CUDA0_Split": 5 << 20}
-    first, unused, host = holdings(shares, sizes)
+    first, unused, host = holdings(shares, {"model": sizes})
     assert (first.allocated, unused.allocated, host.allocated) == (95 << 20, 0, 6)
     assert first.deviates
     assert first.deviation == pytest.approx(-0.05)

@@ -47,6 +47,7 @@ _DEVICE: dict[str, Any] = {
     "planned_bytes": 62_000_000,
     "allocated_bytes": 64_000_000,
     "deviates": False,
+    "part": "model",
 }
 _PLACED: dict[str, Any] = {
     "name": "demo",
