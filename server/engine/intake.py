@@ -24,6 +24,7 @@ from server.engine.messages import (
     decode_to_worker,
     encode,
 )
+from server.engine.prediction import Prediction
 from server.engine.reasoning import ReasoningBudget
 from server.engine.sampler import Sampler
 from server.engine.sequence import Request, Sequence
@@ -132,6 +133,7 @@ class Intake(threading.Thread):
             sequence.budget = self._budget(ask, visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
                 sequence.lookup = Lookup(tokens)
+                sequence.prediction = self._prediction(ask)
             request.sequences.append(sequence)
         self._orders.put(request)
 
@@ -170,6 +172,9 @@ class Intake(threading.Thread):
         vocab = self._vocab
         closing = vocab.tokenize(ask.reasoning.closing, add_special=False)
         return ReasoningBudget(ask.reasoning, closing, lambda token: vocab.piece(token, special=token in visible))
+
+    def _prediction(self, ask: Generate) -> Prediction | None:
+        return Prediction(self._vocab.tokenize(ask.prediction, add_special=False)) if ask.prediction else None
 
     def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
         if not tokens:

@@ -148,6 +148,8 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """Also give log-probabilities of the prompt's tokens (echo)."""
     grammar: Grammar | None = None
     reasoning: ReasoningLimit | None = None
+    prediction: str = ""
+    """A text that the answer is expected to be much like: speculation proposes from it."""
     partition: str = ""
     """KV state is shared only inside a partition."""
     priority: int = 0
@@ -300,6 +302,9 @@ class Usage(Struct, frozen=True, kw_only=True):
     generation_seconds: float = 0.0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    predicted_tokens: int = 0
+    """Those of the drafted tokens that came from the request's prediction."""
+    accepted_predicted_tokens: int = 0
 
 
 class Done(Struct, frozen=True):

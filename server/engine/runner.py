@@ -12,6 +12,7 @@ from msgspec import structs
 from server.engine.grammar import ConstraintError
 from server.engine.messages import Delta, Done, FinishReason, Refused, Steps, TokenLogprob, Usage
 from server.engine.metrics import Metrics
+from server.engine.prediction import Predictions
 from server.engine.sampler import Row, log_probabilities
 from server.engine.sequence import Choice, Request, Sequence, Work
 
@@ -246,6 +247,8 @@ class Runner:
                 self._scheduler.append(sequence, token)
             if sequence.lookup:
                 sequence.lookup.extend([token])
+            if sequence.prediction:
+                sequence.prediction.take(token)
             if sequence.text.stopped_by is not None or (choice.complete and i + 1 == len(choice.tokens)):
                 return self._last(sequence, "stop", text, choice, i + 1, now)
             if len(sequence.tokens) >= sequence.limit:
@@ -294,6 +297,8 @@ class Runner:
         now = time.monotonic()
         started = request.started or now
         first = request.first_token or now
+        speculation = [found for sequence in request.sequences for found in sequence.acceptance.items()]
+        predicted = [acceptance for name, acceptance in speculation if name == Predictions.name]
         return Usage(
             prompt_tokens=len(request.prompt),
             completion_tokens=sum(sequence.chosen for sequence in request.sequences),
@@ -301,8 +306,10 @@ class Runner:
             queue_seconds=started - request.arrived,
             prompt_seconds=first - started,
             generation_seconds=now - first,
-            drafted_tokens=sum(a.drafted for sequence in request.sequences for a in sequence.acceptance.values()),
-            accepted_tokens=sum(a.accepted for sequence in request.sequences for a in sequence.acceptance.values()),
+            drafted_tokens=sum(acceptance.drafted for _, acceptance in speculation),
+            accepted_tokens=sum(acceptance.accepted for _, acceptance in speculation),
+            predicted_tokens=sum(acceptance.drafted for acceptance in predicted),
+            accepted_predicted_tokens=sum(acceptance.accepted for acceptance in predicted),
         )
 
     # measuring

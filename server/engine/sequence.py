@@ -10,6 +10,7 @@ from server.engine.speculation import Acceptance, Lookup
 
 if TYPE_CHECKING:
     from server.engine.grammar import Constraint
+    from server.engine.prediction import Prediction
     from server.engine.prefix_cache import Entry
     from server.engine.reasoning import ReasoningBudget
     from server.engine.sampler import Sampler
@@ -67,6 +68,8 @@ class Sequence:
     budget: ReasoningBudget | None = None
     """How much longer it may reason, where that is bounded."""
     lookup: Lookup | None = None
+    prediction: Prediction | None = None
+    """What it is expected to be like, if the request says so."""
     acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
     """How each proposer has done."""
     entry: Entry | None = None

@@ -44,6 +44,7 @@ from server.engine.messages import (
     Steps,
     decode_to_worker,
 )
+from server.engine.prediction import Predictions
 from server.engine.prefix_cache import Tier
 from server.engine.runner import Runner
 from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFullError, Scheduler
@@ -171,7 +172,7 @@ class Worker:
         return KvCache(self._context, layout, ram_limit=spec.cache_ram, disk=disk, costs=costs, clock=time.monotonic)
 
     def _proposers(self, context: int, tuning: Tuning) -> list[Proposer]:
-        proposers: list[Proposer] = [PromptLookup()] if self._spec.lookup else []
+        proposers: list[Proposer] = [Predictions(), PromptLookup()] if self._spec.lookup else []
         if self._spec.draft_path:
             draft = DraftModel(self._spec, self.model.vocab, context)
             draft.set_threads(tuning.threads, tuning.threads_batch)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from msgspec import structs
 from pydantic import AliasChoices, Field, model_validator
 
-from server.api.openai.chat_messages import ChatMessage, plain_messages
+from server.api.openai.chat_messages import ChatMessage, TextPart, plain_messages
 from server.api.openai.chat_tools import (
     MOST_TOOLS,
     Function,
@@ -16,14 +17,34 @@ from server.api.openai.chat_tools import (
     offered,
     offered_functions,
 )
-from server.api.openai.fields import LARGEST_NUMBER, LONGEST_STOP_STRING, MOST_TOP_LOGPROBS, GenerationFields, refused
+from server.api.openai.fields import (
+    LARGEST_NUMBER,
+    LONGEST_STOP_STRING,
+    MOST_TOP_LOGPROBS,
+    GenerationFields,
+    StrictModel,
+    refused,
+)
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.chat.task import ChatTask
 
 if TYPE_CHECKING:
+    from server.engine.messages import Generate
     from server.models.loading import LoadedModel
 
 MOST_MESSAGES = 10_000
+
+
+class Prediction(StrictModel):
+    """A text that the answer is expected to be much like."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The text in one piece."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class ChatRequest(GenerationFields):
@@ -55,7 +76,8 @@ class ChatRequest(GenerationFields):
     function_call: GivenFunctionChoice | None = None
     audio: Annotated[Any, refused("no model here speaks")] = None
     moderation: Annotated[Any, refused("nothing here moderates")] = None
-    prediction: Annotated[Any, refused("predictions are not used; prompt lookup speculates by itself")] = None
+    prediction: Prediction | None = None
+    """A text that the answer will be much like: where it comes true, the answer comes faster."""
     verbosity: Annotated[Any, refused("say in the prompt how long the answer should be")] = None
     web_search_options: Annotated[Any, refused("nothing here searches the web")] = None
 
@@ -95,11 +117,15 @@ class ChatRequest(GenerationFields):
             reasoning_budget=None if self.reasoning_budget_tokens == -1 else self.reasoning_budget_tokens,
             reasoning_message=self.reasoning_budget_message or "",
             variables=effort | (self.chat_template_kwargs or {}),
-            generate=self.to_generate(
-                "",
-                defaults=model.source.parameters,
-                partition=partition,
-                max_tokens=self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens,
-                logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            ),
+            generate=self._generate(model, partition),
         )
+
+    def _generate(self, model: LoadedModel, partition: str) -> Generate:
+        generate = self.to_generate(
+            "",
+            defaults=model.source.parameters,
+            partition=partition,
+            max_tokens=self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+        return structs.replace(generate, prediction=self.prediction.text if self.prediction else "")

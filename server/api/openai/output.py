@@ -27,9 +27,15 @@ class TokenDetails(Struct):
 
 
 class CompletionTokenDetails(Struct):
-    """How many of the generated tokens were spent on reasoning."""
+    """How many of the generated tokens were spent on reasoning, and how the request's prediction did.
+
+    Accepted and rejected are those tokens of the prediction that were proposed: OpenAI counts the rejected ones as
+    generated, here they are not.
+    """
 
     reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class UsageObject(Struct):
@@ -98,7 +104,10 @@ def add_usage(parts: Iterable[Usage], *, reasoning: int = 0) -> UsageObject:
     prompt = sum(usage.prompt_tokens for usage in parts)
     completion = sum(usage.completion_tokens for usage in parts)
     cached = sum(usage.cached_tokens for usage in parts)
-    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached), CompletionTokenDetails(reasoning))
+    predicted = sum(usage.predicted_tokens for usage in parts)
+    accepted = sum(usage.accepted_predicted_tokens for usage in parts)
+    details = CompletionTokenDetails(reasoning, accepted, predicted - accepted)
+    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached), details)
 
 
 def timings(usage: Usage) -> dict[str, Any]:

@@ -47,7 +47,11 @@ _USAGE: dict[str, Any] = {
     "completion_tokens": 7,
     "total_tokens": 21,
     "prompt_tokens_details": {"cached_tokens": 9},
-    "completion_tokens_details": {"reasoning_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
 }
 _ANSWER = {"id": "chatcmpl-4be1", "created": 1767225600, "model": "demo", "system_fingerprint": "brim-8e2c5f3a1b77"}
 _CHUNK = (
