@@ -87,6 +87,11 @@ class Guest:
         return self.companion.role
 
     @property
+    def device(self) -> str:
+        """Its home in the worker's terms: a ggml device, or nothing for the CPU."""
+        return "" if self.home == HOST else self.home
+
+    @property
     def layers(self) -> int:
         """Its repeating layers, all of them in its home."""
         return self.companion.layers

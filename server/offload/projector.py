@@ -30,6 +30,10 @@ LARGEST_PICTURE = {
 }  # fmt: skip
 """For types whose pictures keep their proportions: tokens of the largest, and patches on a token's side by default."""
 FLOAT = 4
+MASK_ENTRY = 4 + 2
+"""Bytes of an entry of the mask of windowed attention: as it is given, and as flash attention wants it."""
+MARGIN = 1.1
+"""What is allowed over what the CPU's graph was seen to take: other backends copy more."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,11 @@ class Projector:
 
         Attention is taken to be computed without its whole matrix, as flash attention does.
         """
-        hidden = 4 * self._vision("embedding_length", 0) + 2 * self._vision("feed_forward_length", 0)
-        pixels = 2 * 3 * self._vision("patch_size", 14) ** 2  # as a picture, and as rows of patches
-        return FLOAT * self.patches * (hidden + pixels)
+        gated = any(tensor.name.startswith("v.blk.0.ffn_gate") for tensor in self.info.tensors)
+        hidden = 2 * self._vision("embedding_length", 0) + (1 + gated) * self._vision("feed_forward_length", 0)
+        pixels = 3 * self._vision("patch_size", 14) ** 2
+        mask = MASK_ENTRY * self.patches if self._vision("n_wa_pattern", 0) else 0
+        return int(MARGIN * self.patches * (FLOAT * (hidden + pixels) + mask))
 
     def homes(self, machine: Machine) -> tuple[str, ...]:
         """The first GPU as ggml counts them, remote and integrated ones last, and the CPU."""
