@@ -62,7 +62,8 @@ class ChatTemplate:
     Attributes:
         format: how the model writes reasoning and calls.
         can: what the template itself has a form for; the rest is told to the model in words.
-        switches: the variables of the template that turn reasoning on and off.
+        variables: what the template may be told, by name.
+        switches: those of its variables that turn reasoning on and off.
 
     A template that does not compile is reported by `render`: a model whose template is broken can still complete text.
     """
@@ -76,6 +77,7 @@ class ChatTemplate:
         self.source = source or CHATML
         self.format = chat_format or detect(self.source)
         self.can = Capabilities()
+        self.variables: frozenset[str] = frozenset()
         self.switches: frozenset[str] = frozenset()
         self._globals = dict(special_tokens or {})
         self._template: Template | None = None
@@ -85,7 +87,8 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             self._fault = _template_fault(error.message or "syntax error", error.lineno)
             return
-        self.switches = _SWITCHES & meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source))
+        self.variables = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source)))
+        self.switches = _SWITCHES & self.variables
         self.can = probe(self._attempt)
         if chat_format is None and not self.format.recognises(self.source):
             # it may show tools, but the model would call them in a way that is not known here

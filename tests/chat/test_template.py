@@ -134,6 +134,11 @@ def test_reasoning_is_switched_by_the_variable_that_the_template_has(name: str) 
     assert template.render(HELLO).text == "False False"
 
 
+def test_the_variables_of_a_template_are_known() -> None:
+    source = "{% set a = a | default('x') %}{% for m in messages %}{{ m.content }}{{ b }}{% endfor %}"
+    assert ChatTemplate(source).variables == {"messages", "a", "b"}
+
+
 def test_a_chosen_format_takes_the_templates_own_tools_on_trust() -> None:
     source = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.content }}{% endfor %}"
     tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "look", "parameters": {}}}]

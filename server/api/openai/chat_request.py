@@ -26,6 +26,7 @@ from server.api.openai.fields import (
     refused,
 )
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
+from server.api.openai.verbosity import Verbosity, verbosity_variables
 from server.chat.task import ChatTask
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class ChatRequest(GenerationFields):
     moderation: Annotated[Any, refused("nothing here moderates")] = None
     prediction: Prediction | None = None
     """A text that the answer will be much like: where it comes true, the answer comes faster."""
-    verbosity: Annotated[Any, refused("say in the prompt how long the answer should be")] = None
+    verbosity: Verbosity | None = None
+    """Told to templates that know it; for all others, only `medium` is taken."""
     web_search_options: Annotated[Any, refused("nothing here searches the web")] = None
 
     @model_validator(mode="after")
@@ -116,7 +118,9 @@ class ChatRequest(GenerationFields):
             thinking=None if self.reasoning_effort is None else self.reasoning_effort != "none",
             reasoning_budget=None if self.reasoning_budget_tokens == -1 else self.reasoning_budget_tokens,
             reasoning_message=self.reasoning_budget_message or "",
-            variables=effort | (self.chat_template_kwargs or {}),
+            variables=effort
+            | verbosity_variables(self.verbosity, model.template, "verbosity")
+            | (self.chat_template_kwargs or {}),
             generate=self._generate(model, partition),
         )
 

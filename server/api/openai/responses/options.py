@@ -9,6 +9,7 @@ import msgspec
 from pydantic import Field, field_validator
 
 from server.api.openai.fields import Off, StrictModel, refused
+from server.api.openai.verbosity import Verbosity
 from server.api.tagged import tagged
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.messages import Grammar
@@ -138,8 +139,8 @@ class TextOptions(StrictModel):
     """The form of the answer's text."""
 
     format: AnyFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    """Told to the model's template, which may know it."""
+    verbosity: Verbosity | None = None
+    """Told to templates that know it; for all others, only `medium` is taken."""
 
 
 class ReasoningOptions(StrictModel):

@@ -22,6 +22,7 @@ from server.api.openai.responses.options import (
     TextOptions,
     offered,
 )
+from server.api.openai.verbosity import verbosity_variables
 from server.api.sampling import longest_answer, sampling_of
 from server.api.whole_text import WholeTextRequest
 from server.chat.task import ChatTask
@@ -89,7 +90,7 @@ class InputTokensRequest(WholeTextRequest):
             parallel_tool_calls=self.parallel_tool_calls is not False,
             answer=text.format.grammar() if text.format else None,
             thinking=reasoning.thinking,
-            variables=reasoning.variables | ({"verbosity": text.verbosity} if text.verbosity else {}),
+            variables=reasoning.variables | verbosity_variables(text.verbosity, model.template, "text.verbosity"),
             generate=self._generate(model, partition),
         )
 
