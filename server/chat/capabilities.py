@@ -29,6 +29,8 @@ class Capabilities:
     Attributes:
         parts: content must be a list of parts, not text.
         system: system messages are shown.
+        late_systems: system messages are shown wherever they stand, however many there are.
+        user_runs: a user's message may follow another of the user's.
         tools: the variable `tools` is shown.
         tools_in_system: tools are shown where the system message carries them, as JSON text.
         calls: an assistant's tool calls are shown.
@@ -41,6 +43,8 @@ class Capabilities:
 
     parts: bool = False
     system: bool = True
+    late_systems: bool = True
+    user_runs: bool = True
     tools: bool = True
     tools_in_system: bool = False
     calls: bool = True
@@ -63,10 +67,14 @@ def probe(render: Render) -> Capabilities:
     parts = not _shows(render, [named], offered) and _shows(render, [_as_parts(named)], offered)
     if not parts and render([_HELLO], offered) is None:
         return Capabilities()  # it fails whatever it is given: let requests see why
-    hello = _as_parts(_HELLO) if parts else _HELLO
-    system = {"role": "system", "content": NEEDLE}
+    wrapped: Callable[[Message], Message] = _as_parts if parts else lambda message: message
+    answer = {"role": "assistant", "content": "Hello"}
+    early, late, last = (wrapped({"role": "system", "content": text}) for text in (NEEDLE, OTHER, RESULT))
     equipped = {"role": "system", "content": "Hello", "tools": json.dumps([_tool(NEEDLE)["function"]])}
+    hello = wrapped(_HELLO)
     without = render([hello], offered) or ""
+    spread = render([early, hello, late, answer, hello, last], offered) or ""
+    runs = render([wrapped(_HELLO | {"content": text}) for text in (OTHER, NEEDLE)], offered) or ""
 
     def with_calls(calls: list[Message], content: str | None) -> str:
         """The text with calls and a result, unless it has values as Python prints them."""
@@ -84,7 +92,9 @@ def probe(render: Render) -> Capabilities:
     first = _call("f", arguments)
     return Capabilities(
         parts=parts,
-        system=_shows(render, [_as_parts(system) if parts else system, hello], offered),
+        system=_shows(render, [early, hello], offered),
+        late_systems=all(text in spread for text in (NEEDLE, OTHER, RESULT)),
+        user_runs=NEEDLE in runs and OTHER in runs,
         tools=tools,
         tools_in_system=not tools and _shows(render, [equipped, hello]),
         calls=calls,

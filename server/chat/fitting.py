@@ -49,6 +49,8 @@ def fit(
         RequestError: a call's arguments are no JSON object, but the template needs one.
     """
     fitted = [dict(message) for message in messages]
+    if not can.late_systems:
+        fitted = _systems_first(fitted)
     if tools and can.tools_in_system:
         _system(fitted)["tools"] = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
     elif tools and not can.tools:
@@ -62,6 +64,8 @@ def fit(
         fitted = _merged([_result_as_text(message) for message in fitted])
     if not can.system:
         fitted = _without_system(fitted)
+    if not can.user_runs:
+        fitted = _merged(fitted)
     return [_spelled(message, can) for message in fitted]
 
 
@@ -83,6 +87,19 @@ def _add_text(message: Message, text: str) -> None:
         message["content"] = [*content, {"type": "text", "text": text}]
     else:
         message["content"] = f"{content}\n\n{text}" if content else text
+
+
+def _systems_first(messages: list[Message]) -> list[Message]:
+    """System messages at the beginning as one, and later ones as words of the user's or of a result before them."""
+    fitted: list[Message] = []
+    for message in messages:
+        if message["role"] != "system" or not fitted:
+            fitted.append(message)
+        elif fitted[-1]["role"] != "assistant":
+            _add_text(fitted[-1], message["content"])
+        else:
+            fitted.append(message | {"role": "user"})
+    return fitted
 
 
 def _name_results(messages: list[Message]) -> None:

@@ -72,6 +72,51 @@ def test_a_template_without_system_messages_has_them_before_the_users_words() ->
     assert render(source, CONVERSATION[:1], tools=None) == "<user>Be brief.\n"
 
 
+LATE: list[dict[str, Any]] = [
+    *CONVERSATION[:1],
+    {"role": "system", "content": "Be kind."},
+    CONVERSATION[1],
+    {"role": "system", "content": "It is late."},
+    {"role": "assistant", "content": "Ships."},
+    {"role": "system", "content": "It is early."},
+    {"role": "user", "content": "And now?"},
+    {"role": "user", "content": "And then?"},
+]
+"""As coding agents send it: what changes on the way is told in system messages, and the user says several things."""
+
+FIRST_ONLY = "{% if m.role == 'system' and not loop.first %}{{ raise_exception('not first') }}{% endif %}"
+SKIPPED = "{% if m.role == 'system' and not loop.first %}{% continue %}{% endif %}"
+ALTERNATING = "{% if loop.previtem and m.role == loop.previtem.role %}{{ raise_exception('not in turn') }}{% endif %}"
+
+
+def test_a_template_that_takes_system_messages_anywhere_has_them_where_they_stand() -> None:
+    text = render(PLAIN.replace("ROLES", "['system', 'user', 'assistant']"), LATE, tools=None)
+    assert text == "".join(f"<{message['role']}>{message['content']}\n" for message in LATE)
+
+
+@pytest.mark.parametrize("rule", [FIRST_ONLY, SKIPPED])
+def test_a_template_with_one_system_message_has_the_others_as_words_of_the_user(rule: str) -> None:
+    source = PLAIN.replace("ROLES", "['system', 'user', 'assistant']").replace("<{{", rule + "<{{")
+    assert render(source, LATE, tools=None) == (
+        "<system>Be brief.\n\nBe kind.\n<user>What is there?\n\nIt is late.\n<assistant>Ships.\n"
+        "<user>It is early.\n<user>And now?\n<user>And then?\n"
+    )
+
+
+def test_a_template_whose_roles_alternate_has_what_the_user_says_in_a_row_as_one() -> None:
+    source = PLAIN.replace("ROLES", "['user', 'assistant']").replace("<{{", ALTERNATING + "<{{")
+    assert render(source, LATE, tools=None) == (
+        "<user>Be brief.\n\nBe kind.\n\nWhat is there?\n\nIt is late.\n<assistant>Ships.\n"
+        "<user>It is early.\nAnd now?\nAnd then?\n"
+    )
+
+
+def test_what_a_template_cannot_show_after_a_result_is_told_with_it() -> None:
+    source = HERMES.replace("<{{ m.role }}>", FIRST_ONLY + "<{{ m.role }}>")
+    text = render(source, [*CONVERSATION, {"role": "system", "content": "It is late."}])
+    assert text.endswith("<tool>ships<tool>gulls\n\nIt is late.")
+
+
 def test_a_template_in_the_formats_own_style_shows_tools_itself() -> None:
     text = render(HERMES)
     assert text.startswith(f"<tools>{json.dumps(TOOLS)}</tools><system>Be brief.<user>")
