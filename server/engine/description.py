@@ -9,6 +9,7 @@ from server.engine.messages import ModelInfo
 if TYPE_CHECKING:
     from server.engine.llama import Context
     from server.engine.messages import LoadSpec
+    from server.engine.projector import Projector
 
 
 def describe(
@@ -18,6 +19,7 @@ def describe(
     threads: tuple[int, int],
     seconds: float,
     held: dict[str, dict[str, int]],
+    projector: Projector | None = None,
 ) -> ModelInfo:
     """Describe a loaded model.
 
@@ -27,6 +29,7 @@ def describe(
         threads: CPU threads for decoding and for prefill.
         seconds: how long loading took.
         held: bytes by llama.cpp's name of the device's memory, of the `model` and of each companion by its role.
+        projector: what reads images and sounds for it.
     """
     model = context.model
     vocab = model.vocab
@@ -55,6 +58,8 @@ def describe(
         companion_bytes={role: sizes for role, sizes in held.items() if role != "model"},
         threads=threads[0],
         threads_batch=threads[1],
+        vision=projector is not None and projector.vision,
+        hearing=projector is not None and projector.hearing,
         embedding=spec.embedding,
         pooling=context.pooling,
         load_seconds=seconds,

@@ -84,8 +84,8 @@ class DraftModel:
         self._context.set_threads(decode, batch)
 
     def could(self, sequence: Sequence) -> bool:
-        """Whether there is hope of a proposal: always."""
-        return True
+        """Whether there is hope of a proposal: it sees no images and hears no sounds."""
+        return not sequence.request.chunks
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens."""

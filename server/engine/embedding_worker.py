@@ -62,6 +62,7 @@ class EmbeddingWorker:
         self._jobs: deque[_Job] = deque()
         self._embedded = {"embedding_inputs_total": 0.0, "embedding_tokens_total": 0.0, "embedding_seconds_total": 0.0}
         self.model = Model(spec, on_progress)
+        self.projector = None
         length = spec.context or self.model.context_train
         shape = ContextShape(
             cells=-(-length // CELL_PADDING) * CELL_PADDING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ from server.engine.messages import (
     Text,
     Tokenize,
     Tokens,
+    ToWorker,
     decode_to_worker,
     encode,
 )
+from server.engine.positions import TEXT, Positions
 from server.engine.prediction import Prediction
 from server.engine.reasoning import ReasoningBudget
 from server.engine.sampler import Sampler
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     import zmq
 
     from server.engine.llama import Model
+    from server.engine.messages import Medium
+    from server.engine.projector import Chunk, Projector
+
+NO_PROJECTOR = "this model takes text alone: leave images and sounds out, or serve one with a --projector"
+
+
+log = logging.getLogger("brim.worker")
 
 
 class Outbox:
@@ -71,6 +81,7 @@ class Intake(threading.Thread):
     Args:
         context: tokens that one request may have, prompt and answer together.
         orders: where the decoding thread takes its orders from.
+        projector: reads what prompts show; None where the model knows text alone.
     """
 
     def __init__(
@@ -81,6 +92,7 @@ class Intake(threading.Thread):
         spec: LoadSpec,
         context: int,
         orders: queue.SimpleQueue[Order],
+        projector: Projector | None = None,
     ) -> None:
         super().__init__(name="intake", daemon=True)
         self._socket = socket
@@ -90,50 +102,68 @@ class Intake(threading.Thread):
         self._spec = spec
         self._context = context
         self._orders = orders
+        self._projector = projector
         self._grammars = Grammars(model.vocab)
 
     def run(self) -> None:
         """Receive until the process ends."""
         while True:
             message = decode_to_worker(self._socket.recv())
-            match message:
-                case Generate():
-                    self._generate(message)
-                case Tokenize():
-                    self._tokenize(message)
-                case Detokenize():
-                    self._detokenize(message)
-                case Embed():
-                    self._embed(message)
-                case Cancel() | GetStats() | Shutdown():
-                    self._orders.put(message)
-                case LoadSpec():
-                    pass
+            try:
+                self._receive(message)
+            except Exception as error:  # whoever waits for an answer must get one, and others theirs
+                log.exception("a request could not be read")
+                if not isinstance(message, LoadSpec | Shutdown):
+                    text = f"the engine failed to read the request: {type(error).__name__}: {error}"
+                    self._outbox.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
+
+    def _receive(self, message: ToWorker) -> None:
+        match message:
+            case Generate():
+                self._generate(message)
+            case Tokenize():
+                self._tokenize(message)
+            case Detokenize():
+                self._detokenize(message)
+            case Embed():
+                self._embed(message)
+            case Cancel() | GetStats() | Shutdown():
+                self._orders.put(message)
+            case LoadSpec():
+                pass
 
     def _generate(self, ask: Generate) -> None:
         arrived = time.monotonic()
-        refusal = self._why_not(ask)
-        tokens = self._tokens(ask.prompt, ask) if refusal is None else []
-        refusal = refusal or self._unfit(tokens, ask)
+        visible = self._visible(ask)
+        try:
+            refusal = self._why_not(ask)
+            tokens, chunks = self._read(ask) if refusal is None else ([], [])
+            refusal = refusal or self._unfit(tokens, ask)
+            constraints = self._constraints(ask, visible) if refusal is None else []
+        except RequestError as error:
+            refusal, tokens, chunks, constraints = _refused(ask.id, error), [], [], []
         if refusal:
             self._outbox.send(refusal)
             return
-        visible = self._visible(ask)
-        try:
-            constraints = self._constraints(ask, visible)
-        except RequestError as error:
-            self._outbox.send(_refused(ask.id, error))
-            return
-        request = Request(ask, tokens, arrived, checkpoints=self._checkpoints(ask, tokens))
+        request = Request(
+            ask,
+            tokens,
+            arrived,
+            checkpoints=self._checkpoints(ask, tokens),
+            chunks=chunks,
+            positions=Positions([chunk.span for chunk in chunks]) if chunks else TEXT,
+        )
+        words = [token for token in tokens if token >= 0]
         limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
+        predicted = self._vocab.tokenize(ask.prediction, add_special=False)[: self._context] if ask.prediction else []
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
         for index, constraint in enumerate(constraints):
-            sampler = Sampler(ask.sampling, banned=banned, prompt=tokens, stream=index)
+            sampler = Sampler(ask.sampling, banned=banned, prompt=words, stream=index)
             sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible, constraint)
             sequence.budget = self._budget(ask, visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
-                sequence.lookup = Lookup(tokens)
-                sequence.prediction = self._prediction(ask)
+                sequence.lookup = Lookup(words)
+                sequence.prediction = Prediction(predicted) if predicted else None
             request.sequences.append(sequence)
         self._orders.put(request)
 
@@ -173,9 +203,6 @@ class Intake(threading.Thread):
         closing = vocab.tokenize(ask.reasoning.closing, add_special=False)
         return ReasoningBudget(ask.reasoning, closing, lambda token: vocab.piece(token, special=token in visible))
 
-    def _prediction(self, ask: Generate) -> Prediction | None:
-        return Prediction(self._vocab.tokenize(ask.prediction, add_special=False)) if ask.prediction else None
-
     def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
         if not tokens:
             return Refused(id=ask.id, message="the prompt is empty: give at least one token", param="prompt")
@@ -188,12 +215,30 @@ class Intake(threading.Thread):
                 code="context_length_exceeded",
                 param="prompt",
             )
+        if tokens[-1] < 0:
+            text = "the prompt ends with an image or a sound: add text behind it"
+            return Refused(id=ask.id, message=text, param="prompt")
         return None
 
-    def _tokens(self, prompt: str | list[int], ask: Generate) -> list[int]:
-        if isinstance(prompt, list):
-            return prompt
-        return self._vocab.tokenize(prompt, add_special=ask.add_special, parse_special=ask.parse_special)
+    def _read(self, ask: Generate, end: int | None = None) -> tuple[list[int], list[Chunk]]:
+        """A prompt's tokens, or those of its text up to offset `end`, and what it shows. Raises RequestError."""
+        if isinstance(ask.prompt, list):
+            return ask.prompt, []
+        text = ask.prompt[:end]
+        media = [medium for medium in ask.media if medium.at < len(text) or (end is None and medium.at == len(text))]
+        if not media:
+            return self._vocab.tokenize(text, add_special=ask.add_special, parse_special=ask.parse_special), []
+        if self._projector is None:
+            raise RequestError(NO_PROJECTOR, code="model_not_supported", param="messages")
+        parts: list[str | Medium] = []
+        at = 0
+        for medium in media:
+            parts += [text[at : medium.at], medium]
+            at = medium.at
+        own_bos = self._vocab.add_bos and text.startswith(self._vocab.text(self._vocab.bos))
+        return self._projector.tokenize(
+            [*parts, text[at:]], add_special=ask.add_special and not own_bos, parse_special=ask.parse_special
+        )
 
     def _checkpoints(self, ask: Generate, tokens: list[int]) -> list[int]:
         """Where to save states that cannot be cut: where messages end, and before the token that gives logits."""
@@ -202,7 +247,7 @@ class Intake(threading.Thread):
         found = {len(tokens) - 1}
         if isinstance(ask.prompt, str):
             for boundary in ask.boundaries[-2:]:
-                head = self._tokens(ask.prompt[:boundary], ask)
+                head, _ = self._read(ask, boundary)
                 if head == tokens[: len(head)]:
                     found.add(len(head))
         return sorted(found - {0})

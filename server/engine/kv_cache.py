@@ -18,12 +18,14 @@ import numpy.typing as npt
 
 from server.engine.cells import Cells
 from server.engine.kv_store import DiskStore, Fetched, StoredFile, Written
+from server.engine.positions import TEXT
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from server.engine.costs import Costs
+    from server.engine.positions import Positions
 
 State = npt.NDArray[np.uint8]
 
@@ -121,34 +123,38 @@ class KvCache:
 
     # opening, advancing and closing
 
-    def open(self, tokens: Sequence[int], partition: str, *, reuse: bool = True) -> Entry | NotNow:
+    def open(
+        self, tokens: Sequence[int], partition: str, *, positions: Positions = TEXT, reuse: bool = True
+    ) -> Entry | NotNow:
         """Take a sequence for a prompt, with as much of it computed as can be reused.
 
         At least the last token is left to compute, so that it gives logits. The entry is in use until `close`.
-        With `reuse` False all of it is computed anew.
+        `positions` are the tokens'. With `reuse` False all of it is computed anew.
         """
         if not reuse:
-            return self._open_from(None, tokens, partition)
-        limit = len(tokens) - 1
-        best, pending = self._sources(tokens, partition, limit)
+            return self._open_from(None, tokens, partition, positions)
+        best, pending = self._sources(tokens, partition, positions)
         if pending and pending.length - (best.usable if best else 0) >= WORTH_WAITING:
             return NotNow.WAIT
         if best and best.entry.tier is Tier.DISK:
-            return NotNow.WAIT if self._fetch(best.entry) else self._open_from(None, tokens, partition)
-        return self._open_from(best, tokens, partition)
+            return NotNow.WAIT if self._fetch(best.entry) else self._open_from(None, tokens, partition, positions)
+        return self._open_from(best, tokens, partition, positions)
 
-    def _open_from(self, best: Match | None, tokens: Sequence[int], partition: str) -> Entry | NotNow:
+    def _open_from(
+        self, best: Match | None, tokens: Sequence[int], partition: str, positions: Positions
+    ) -> Entry | NotNow:
         if best and (self._may_take_over(best) or self._must_take_over(best)):
             entry = best.entry
             if not self._may_take_over(best):
                 self._keep_in_ram(entry)
             self._cut(entry, best.usable)
             self.tree.extend(entry, tokens[best.usable :])
+            entry.positions = positions
         else:
             sequence = self._take_sequence(keep=best.entry if best else None)
             if sequence is None:
                 return NotNow.FULL
-            entry = Entry(partition, list(tokens), Tier.DEVICE, sequence=sequence)
+            entry = Entry(partition, list(tokens), Tier.DEVICE, sequence=sequence, positions=positions)
             if best and not self._fill(entry, best):
                 best = None
             self.tree.insert(entry)
@@ -174,7 +180,7 @@ class KvCache:
 
     def forget_drafts(self, entry: Entry) -> None:
         """Drop from the device what was computed past the entry's own tokens: drafts that were not accepted."""
-        self._memory.drop(entry.sequence, entry.ready)
+        self._memory.drop(entry.sequence, entry.positions.at(entry.ready))
 
     def close(self, entry: Entry, *, keep: bool = True) -> None:
         """Give an entry back. What it has computed stays for others, unless another has it all or `keep` is False."""
@@ -274,14 +280,17 @@ class KvCache:
 
     # choosing a source
 
-    def _sources(self, tokens: Sequence[int], partition: str, limit: int) -> tuple[Match | None, Match | None]:
+    def _sources(
+        self, tokens: Sequence[int], partition: str, positions: Positions
+    ) -> tuple[Match | None, Match | None]:
         """What saves the most time now, and what will have more once it is computed."""
+        limit = len(tokens) - 1
         best: Match | None = None
         pending: Match | None = None
         saved = 0.0
         for match in self.tree.match(partition, tokens):
-            usable = min(match.usable, limit)
-            if not self.layout.truncatable and match.usable > limit:
+            usable = positions.whole(min(match.usable, limit))
+            if not self.layout.truncatable and usable < match.usable:
                 usable = 0
             candidate = Match(match.entry, min(match.length, limit), usable)
             if match.entry.tier is Tier.DEVICE and match.entry.users and candidate.length > match.entry.ready:
@@ -325,15 +334,15 @@ class KvCache:
         """Bring a source's state into a new entry's empty sequence."""
         if source.entry.tier is Tier.RAM:
             return self._restore(entry, source)
-        giver = source.entry
+        giver, end = source.entry, entry.positions.at(source.usable)
         if self.layout.unified and self.layout.truncatable:
-            self._memory.share(giver.sequence, entry.sequence, source.usable)
+            self._memory.share(giver.sequence, entry.sequence, end)
             self.cells.share(giver.sequence, entry.sequence, source.usable)
         else:
             self._memory.copy(giver.sequence, entry.sequence)
             self.cells.share(giver.sequence, entry.sequence, giver.ready)
             if giver.ready > source.usable:
-                self._memory.drop(entry.sequence, source.usable)
+                self._memory.drop(entry.sequence, end)
                 self.cells.drop(entry.sequence, source.usable)
         entry.ready = source.usable
         self.tree.touch(giver)
@@ -353,7 +362,7 @@ class KvCache:
         finally:
             saved.users -= 1
         if source.usable < saved.ready:
-            self._memory.drop(entry.sequence, source.usable)
+            self._memory.drop(entry.sequence, entry.positions.at(source.usable))
         if self.layout.unified:
             self.cells.take(entry.sequence, source.usable)
         entry.ready = source.usable
@@ -416,7 +425,7 @@ class KvCache:
 
     def _cut(self, entry: Entry, length: int) -> None:
         if length < entry.ready:
-            self._memory.drop(entry.sequence, length)
+            self._memory.drop(entry.sequence, entry.positions.at(length))
             self.cells.drop(entry.sequence, length)
             entry.persisted = min(entry.persisted, length)
         self.tree.truncate(entry, length)

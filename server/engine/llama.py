@@ -45,8 +45,8 @@ class _Log:
         self.buffers: dict[str, float] = defaultdict(float)
         self.errors: list[str] = []
         self._level = 0
-        self._callback = ll.llama_log_callback(self._receive)
-        ll.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.callback = ll.llama_log_callback(self._receive)
+        ll.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: ctypes.c_void_p) -> None:
         line = text.decode("utf-8", "replace")
@@ -229,7 +229,7 @@ class Model:
         params.progress_callback = ll.llama_progress_callback(progress)
         pointer = ll.llama_model_load_from_file(spec.path.encode(), params)
         if not pointer:
-            raise _load_error(f"{spec.path} could not be loaded")
+            raise load_error(f"{spec.path} could not be loaded")
         self.pointer = pointer
         vocab = ll.llama_model_get_vocab(pointer)
         assert vocab
@@ -287,7 +287,19 @@ class Model:
         return template.decode("utf-8", "replace") if template else None
 
 
-def _load_error(what: str) -> LoadError:
+def log_callback() -> Any:
+    """What llama.cpp's libraries are to call with what they print. `start_backend` has been called."""
+    assert _log
+    return _log.callback
+
+
+def device_pointer(name: str) -> int:
+    """A ggml device by its name. Raises LoadError where there is none."""
+    return _device_list([name])[0]
+
+
+def load_error(what: str) -> LoadError:
+    """The error for something that llama.cpp has just failed to load, with its reason."""
     assert _log
     reasons = _log.errors[-8:]
     text = " ".join(reasons).lower()
@@ -341,7 +353,7 @@ class Context:
         params.rope_freq_scale = spec.rope_freq_scale
         pointer = ll.llama_init_from_model(model.pointer, params)
         if not pointer:
-            raise _load_error(f"there is no room for a context of {shape.cells} tokens beside {spec.name}")
+            raise load_error(f"there is no room for a context of {shape.cells} tokens beside {spec.name}")
         self.pointer = pointer
         self.shape = shape
         self.model = model
@@ -358,7 +370,7 @@ class Context:
         for path, _ in spec.adapters:
             adapter = ll.llama_adapter_lora_init(self.model.pointer, path.encode())
             if not adapter:
-                raise _load_error(f"the adapter {path} does not fit {spec.name}")
+                raise load_error(f"the adapter {path} does not fit {spec.name}")
             adapters.append(adapter)
         if adapters:
             pointers = (ctypes.c_void_p * len(adapters))(*adapters)
@@ -395,6 +407,37 @@ class Context:
         status = ll.llama_decode(self.pointer, batch.struct)
         if status < 0:
             raise RuntimeError(f"llama_decode failed with status {status}")
+        return status == 0
+
+    def decode_embeddings(
+        self, embeddings: npt.NDArray[np.float32], positions: npt.NDArray[np.int32], sequence: int, *, causal: bool
+    ) -> bool:
+        """Compute what is given as embeddings instead of tokens; gives no logits.
+
+        Args:
+            embeddings: [tokens, n_embd].
+            positions: [kinds, tokens], several kinds for M-RoPE.
+            causal: whether each sees only those before it.
+
+        Returns:
+            Whether it was done: False means that the KV cells did not suffice, and nothing has changed.
+
+        Raises:
+            RuntimeError: llama.cpp failed in a way that leaves the context unusable.
+        """
+        n = len(embeddings)
+        embeddings, positions = np.ascontiguousarray(embeddings), np.ascontiguousarray(positions)
+        batch = self._batch
+        batch.sequences[:n] = sequence
+        batch.outputs[:n] = 0
+        struct = batch.of_embeddings(embeddings, positions)
+        if not causal:
+            ll.llama_set_causal_attn(self.pointer, False)
+        status = ll.llama_decode(self.pointer, struct)
+        if not causal:
+            ll.llama_set_causal_attn(self.pointer, True)
+        if status < 0:
+            raise RuntimeError(f"llama_decode failed with status {status} on embeddings")
         return status == 0
 
     def logits(self, rows: int) -> Logits:
@@ -485,6 +528,17 @@ class _Batch:
             n_seq_id=_pointer(self._sequence_counts, ctypes.c_int32),
             seq_id=_pointer(self._sequence_lists, ctypes.POINTER(ctypes.c_int32)),
             logits=_pointer(self.outputs, ctypes.c_int8),
+        )
+
+    def of_embeddings(self, embeddings: npt.NDArray[np.float32], positions: npt.NDArray[np.int32]) -> ll.llama_batch:
+        """The batch with these arrays, which must outlive it, in place of tokens and positions."""
+        return ll.llama_batch(
+            n_tokens=len(embeddings),
+            embd=_pointer(embeddings, ctypes.c_float),
+            pos=_pointer(positions, ctypes.c_int32),
+            n_seq_id=self.struct.n_seq_id,
+            seq_id=self.struct.seq_id,
+            logits=self.struct.logits,
         )
 
 

@@ -65,6 +65,10 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     draft_path: str = ""
     draft_placement: Placement = Placement(n_batch=512)
     """Where the draft goes: the CPU, unless the planner says otherwise."""
+    projector_path: str = ""
+    """The multimodal projector's file, if the model has one."""
+    projector_device: str = ""
+    """The ggml device that it runs on; empty is the CPU."""
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
     embedding: bool = False
@@ -103,6 +107,14 @@ class Grammar(Struct, frozen=True):
     """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
 
 
+class Medium(Struct, frozen=True):
+    """An image or a sound in a text prompt: a file's bytes, and the character offset where it stands."""
+
+    kind: Literal["image", "audio"]
+    data: bytes
+    at: int
+
+
 class ReasoningLimit(Struct, frozen=True, kw_only=True):
     """How long an answer may reason, and what ends it then.
 
@@ -127,6 +139,8 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
 
     id: int
     prompt: str | list[int]
+    media: list[Medium] = field(default_factory=list[Medium])
+    """What a text prompt shows, by ascending offset."""
     parse_special: bool = True
     """Whether special tokens spelled out in a text prompt are read as such."""
     add_special: bool = True
@@ -243,6 +257,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """The same of what was loaded beside it, by its role: `draft` or `projector`."""
     threads: int = 0
     threads_batch: int = 0
+    vision: bool = False
+    """Whether prompts may show images. `hearing`: whether they may hold sounds."""
+    hearing: bool = False
     embedding: bool = False
     pooling: Pooling = "none"
     load_seconds: float = 0.0

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from server.engine.positions import TEXT, Positions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -46,6 +48,7 @@ class Entry:
         stored: the tier's own handle (RAM and disk tiers).
         persisted: how many of its tokens a file on disk has, too.
         from_disk: whether a state in RAM was read from disk and not used since.
+        positions: where its tokens stand (device tier).
     """
 
     partition: str
@@ -58,6 +61,7 @@ class Entry:
     stored: npt.NDArray[np.uint8] | StoredFile | None = None
     persisted: int = 0
     from_disk: bool = False
+    positions: Positions = TEXT
     node: Node | None = field(default=None, repr=False)
 
 

@@ -19,12 +19,15 @@ from server.engine.sequence import Choice, Request, Sequence, Work
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from server.engine.encoder import Encoder
     from server.engine.kv_cache import KvCache
     from server.engine.llama import Context, Logits, Vocab
+    from server.engine.projector import Chunk
     from server.engine.scheduler import Scheduler
 
 PREFILL_WORTH_MEASURING = 16
 VOCABULARY_WORTH_A_THREAD = 16_384
+NO_ROWS: Logits = np.empty((0, 0), np.float32)
 
 
 class Runner:
@@ -32,9 +35,19 @@ class Runner:
 
     Args:
         helpers: threads that choose the tokens of several sequences side by side.
+        encoder: has what prompts show.
     """
 
-    def __init__(self, context: Context, vocab: Vocab, scheduler: Scheduler, cache: KvCache, *, helpers: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        vocab: Vocab,
+        scheduler: Scheduler,
+        cache: KvCache,
+        *,
+        helpers: int,
+        encoder: Encoder | None = None,
+    ) -> None:
         self.metrics = Metrics()
         self.requests: dict[int, Request] = {}
         self._refusals: list[Refused] = []
@@ -42,6 +55,7 @@ class Runner:
         self._vocab = vocab
         self._scheduler = scheduler
         self._cache = cache
+        self._encoder = encoder
         self._pool = ThreadPoolExecutor(helpers, "sampler") if helpers > 1 else None
 
     # requests
@@ -56,6 +70,7 @@ class Runner:
         request = self.requests.pop(number, None)
         if request is None:
             return
+        self._stop_encoding(request)
         for sequence in request.sequences:
             if not sequence.finish:
                 self._scheduler.finish(sequence)
@@ -102,19 +117,39 @@ class Runner:
             return None
         before = time.monotonic()
         self._note_start(works, before)
-        if not self._compute(works):
+        texts = [work for work in works if work.chunk is None]
+        if not all(self._show(work, work.chunk) for work in works if work.chunk) or not self._compute(texts):
             if not self._scheduler.preempt():
                 self._cache.drop_idle()
             return Steps([])
-        rows = self._context.logits(sum(work.outputs for work in works))
+        rows = self._context.logits(sum(work.outputs for work in texts)) if texts else NO_ROWS
         after = time.monotonic()
-        choices = self._choose_all(works, rows)
-        self._learn(works, after - before)
-        steps = self._tell(works, choices, after)
+        choices = self._choose_all(texts, rows)
+        if len(texts) == len(works):
+            self._learn(works, after - before)
+        steps = self._tell(texts, choices, after)
         self._count(works, begun, after - before)
         return steps
 
+    def _show(self, work: Work, chunk: Chunk) -> bool:
+        """Compute a piece of what a prompt shows: at once and alone, since embeddings share no batch with tokens."""
+        entry = work.sequence.entry
+        assert entry
+        assert self._encoder
+        assert chunk.embeddings is not None
+        first = work.start - chunk.span.start
+        piece = slice(first, first + len(work.tokens))
+        place = self._encoder.projector.positions(chunk, work.sequence.request.positions.at(chunk.span.start))
+        computed = self._context.decode_embeddings(
+            chunk.embeddings[piece], place[:, piece], entry.sequence, causal=not chunk.whole
+        )
+        if computed:
+            self._scheduler.commit(work, 0)
+        return computed
+
     def _compute(self, works: list[Work]) -> bool:
+        if not works:
+            return True
         tokens: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
@@ -123,10 +158,15 @@ class Runner:
             assert work.sequence.entry
             n = len(work.tokens)
             tokens += work.tokens
-            positions += range(work.start, work.start + n)
+            positions += work.sequence.request.positions.of(work.start, n)
             sequences += [work.sequence.entry.sequence] * n
             outputs += range(len(tokens) - work.outputs, len(tokens))
         return self._context.decode(tokens, positions, sequences, outputs)
+
+    def _stop_encoding(self, request: Request) -> None:
+        if self._encoder:
+            for chunk in request.chunks:
+                self._encoder.forget(chunk)
 
     # choosing tokens
 
@@ -288,6 +328,7 @@ class Runner:
 
     def _done(self, request: Request) -> Done:
         del self.requests[request.ask.id]
+        self._stop_encoding(request)
         usage = self._usage(request)
         reasons = {sequence.finish for sequence in request.sequences}
         self.metrics.finish(usage, "time" if "time" in reasons else "length" if reasons == {"length"} else "stop")

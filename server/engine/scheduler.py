@@ -22,7 +22,9 @@ from server.engine.speculation import Experience, StepTimes, draft_length
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from server.engine.encoder import Encoder
     from server.engine.prefix_cache import Entry
+    from server.engine.projector import Chunk
 
 CELLS_KEPT_FOR_DECODING = 32
 """Room that a running sequence is expected to need soon, where others ask to be admitted."""
@@ -95,10 +97,17 @@ class Limits:
 
 
 class Scheduler:
-    """Owns the waiting and the running sequences; asks the cache for their places."""
+    """Owns the waiting and the running sequences; asks the cache for their places.
 
-    def __init__(self, cache: KvCache, limits: Limits, proposers: Iterable[Proposer] = ()) -> None:
+    Args:
+        encoder: computes the embeddings of what prompts show; prompts wait for it.
+    """
+
+    def __init__(
+        self, cache: KvCache, limits: Limits, proposers: Iterable[Proposer] = (), encoder: Encoder | None = None
+    ) -> None:
         self.cache = cache
+        self._encoder = encoder
         self.limits = limits
         self._proposers = list(proposers) if cache.layout.truncatable else []
         self.times = StepTimes()
@@ -210,7 +219,8 @@ class Scheduler:
 
     def _open(self, sequence: Sequence) -> Entry | NotNow:
         ask = sequence.request.ask
-        return self.cache.open(sequence.tokens, ask.partition, reuse=not ask.prompt_logprobs)
+        positions = sequence.request.positions
+        return self.cache.open(sequence.tokens, ask.partition, positions=positions, reuse=not ask.prompt_logprobs)
 
     def _spoken_for(self) -> int:
         """Cells that running sequences will need: the rest of their prompts and a little to generate."""
@@ -300,11 +310,22 @@ class Scheduler:
             return None
         start, end = entry.ready, min(len(sequence.tokens), entry.ready + budget)
         end = min([end, *(at for at in sequence.request.checkpoints if start < at)])
+        chunk = sequence.request.chunk_behind(start)
+        if chunk and start >= chunk.span.start:
+            if not self._is_encoded(chunk, sequence):
+                return None
+            end = chunk.span.end if chunk.whole else min(end, chunk.span.end)
+        elif chunk:
+            end, chunk = min(end, chunk.span.start), None
         if not self._reserve(sequence, end - start):
             return None
         last = end == len(sequence.tokens)
         outputs = end - start if sequence.request.ask.prompt_logprobs else int(last)
-        return Work(sequence, start, sequence.tokens[start:end], outputs=outputs)
+        return Work(sequence, start, sequence.tokens[start:end], outputs=outputs, chunk=chunk)
+
+    def _is_encoded(self, chunk: Chunk, sequence: Sequence) -> bool:
+        assert self._encoder
+        return self._encoder.ready(sequence.request.ask.id, chunk)
 
 
 def _turn(sequence: Sequence) -> tuple[int, float, int, int]:

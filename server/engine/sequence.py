@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from server.engine.messages import Delta, FinishReason, Generate, TokenLogprob
+from server.engine.positions import TEXT, Positions
 from server.engine.speculation import Acceptance, Lookup
 
 if TYPE_CHECKING:
     from server.engine.grammar import Constraint
     from server.engine.prediction import Prediction
     from server.engine.prefix_cache import Entry
+    from server.engine.projector import Chunk
     from server.engine.reasoning import ReasoningBudget
     from server.engine.sampler import Sampler
     from server.engine.text import TextStream
@@ -36,11 +38,18 @@ class Request:
     first_token: float | None = None
     cached_tokens: int | None = None
     checkpoints: list[int] = field(default_factory=list[int])
+    chunks: list[Chunk] = field(default_factory=list["Chunk"])
+    """What the prompt shows."""
+    positions: Positions = TEXT
 
     @property
     def finished(self) -> bool:
         """Whether all choices are over."""
         return all(sequence.finish for sequence in self.sequences)
+
+    def chunk_behind(self, index: int) -> Chunk | None:
+        """The chunk that the token at `index` belongs to, or the next one."""
+        return next((chunk for chunk in self.chunks if index < chunk.span.end), None)
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -124,6 +133,7 @@ class Work:
         start: position of the first token. tokens: what is computed, drafts at the end included.
         drafts: how many of the tokens are proposals. proposer: who made them.
         outputs: for how many of the last tokens logits are wanted.
+        chunk: what the tokens stand for; None for text.
     """
 
     sequence: Sequence
@@ -132,6 +142,7 @@ class Work:
     drafts: int = 0
     outputs: int = 0
     proposer: str = ""
+    chunk: Chunk | None = None
 
 
 @dataclass(slots=True)

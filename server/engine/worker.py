@@ -27,6 +27,7 @@ from server.engine.costs import Costs
 from server.engine.description import describe
 from server.engine.draft import DraftModel
 from server.engine.embedding_worker import EmbeddingWorker
+from server.engine.encoder import Encoder
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
 from server.engine.kv_cache import KvCache, Layout
 from server.engine.kv_store import DiskStore
@@ -46,6 +47,7 @@ from server.engine.messages import (
 )
 from server.engine.prediction import Predictions
 from server.engine.prefix_cache import Tier
+from server.engine.projector import Projector
 from server.engine.runner import Runner
 from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFullError, Scheduler
 from server.engine.sequence import Request
@@ -57,8 +59,8 @@ if TYPE_CHECKING:
 
 IDLE_WAIT = 0.5
 """Seconds without an order after which idle states are written to disk."""
-DISK_WAIT = 0.005
-"""Seconds between looks at the disk's thread while a prompt waits for a state."""
+NAP = 0.005
+"""Seconds between looks at what other threads do while all prompts wait for a state from disk or for an encoder."""
 CELL_PADDING = 256
 IDLE_SEQUENCES = 24
 """Sequences of a unified context beside those that run, to hold cached prefixes; each costs an output row in memory."""
@@ -95,7 +97,7 @@ def main() -> None:
         results.close(linger=1000)
         zmq_context.destroy(linger=1000)
         os._exit(1)
-    Intake(requests, outbox, worker.model, spec, worker.info.context, orders).start()
+    Intake(requests, outbox, worker.model, spec, worker.info.context, orders, worker.projector).start()
     outbox.send(Ready(worker.info))
     worker.run()
     results.close(linger=1000)
@@ -137,6 +139,8 @@ class Worker:
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
         held = {"model": device_bytes()}
+        self.projector = Projector(self.model, spec, tuning.threads_batch) if spec.projector_path else None
+        encoder = Encoder(self.projector, self._refuse) if self.projector else None
         limits = Limits(
             parallel=spec.parallel,
             queue=spec.queue_limit,
@@ -147,14 +151,20 @@ class Worker:
         for proposer in proposers:
             if isinstance(proposer, DraftModel):
                 held["draft"] = proposer.device_bytes
-        self._scheduler = Scheduler(self._cache, limits, proposers)
+        self._scheduler = Scheduler(self._cache, limits, proposers, encoder)
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)
         self._runner = Runner(
-            self._context, self.model.vocab, self._scheduler, self._cache, helpers=min(tuning.threads, spec.parallel)
+            self._context,
+            self.model.vocab,
+            self._scheduler,
+            self._cache,
+            helpers=min(tuning.threads, spec.parallel),
+            encoder=encoder,
         )
         threads = (tuning.threads, tuning.threads_batch)
-        self.info = describe(spec, self._context, context_length, threads, time.monotonic() - begun, held)
+        seconds = time.monotonic() - begun
+        self.info = describe(spec, self._context, context_length, threads, seconds, held, self.projector)
 
     def _make_cache(self, shape: ContextShape, tuning: Tuning) -> KvCache:
         spec = self._spec
@@ -243,10 +253,8 @@ class Worker:
             self._cache.persist()
 
     def _patience(self) -> float:
-        if self._scheduler.running or self._stop_at is not None:
-            return 0.0
-        if self._scheduler.waiting:
-            return DISK_WAIT if self._stalled else 0.0
+        if self._scheduler.running or self._scheduler.waiting or self._stop_at is not None:
+            return NAP if self._stalled else 0.0
         return IDLE_WAIT
 
     def _carry_out(self, order: Order) -> None:
@@ -261,6 +269,11 @@ class Worker:
                 self._stop_at = time.monotonic() + grace
             case EmbedRequest():
                 pass  # the intake has refused it
+
+    def _refuse(self, number: int, fault: str) -> None:
+        """End a request whose image or sound could not be encoded; called on the encoder's thread."""
+        self._outbox.send(Refused(id=number, message=f"{fault}; send another", param="messages"))
+        self._orders.put(Cancel(number))
 
     def _submit(self, request: Request) -> None:
         number = request.ask.id
