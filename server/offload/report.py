@@ -43,6 +43,7 @@ def as_dict(name: str, outcome: Outcome, comparison: Comparison) -> dict[str, An
         "layers_on_gpu": found.whole_layers,
         "layers_partly_on_gpu": found.layers_on_device - found.whole_layers,
         "predicted_tokens_per_second": found.tokens_per_second,
+        "drafted_tokens_per_second": 1 / outcome.drafted_seconds if outcome.drafted_seconds else None,
         "cpu_only_tokens_per_second": comparison.cpu_only.tokens_per_second,
         "all_on_gpu_tokens_per_second": everything.tokens_per_second if everything else None,
         "devices": [_device(outcome, device.name) for device in outcome.machine.devices],
@@ -112,7 +113,7 @@ def as_text(name: str, outcome: Outcome, comparison: Comparison) -> RenderableTy
     warnings = [Text(f"warning: {warning}", "yellow") for warning in outcome.machine.warnings]
     bars = [_memory_bar(outcome, device.name) for device in outcome.machine.devices]
     legend = [Text("  ".join(f"{mark} {label}" for label, mark, _ in MEMORY_MARKS), "dim")] * bool(bars)
-    end = [_speeds(found, comparison), advice(outcome)]
+    end = [_speeds(outcome, comparison), advice(outcome)]
     return Group(heading, *warnings, "", _table(outcome), "", *bars, *legend, "", *_layer_map(found), "", *end)
 
 
@@ -196,11 +197,19 @@ def _layer_map(found: Plan) -> list[RenderableType]:
     return lines
 
 
-def _speeds(found: Plan, comparison: Comparison) -> Text:
+def _speeds(outcome: Outcome, comparison: Comparison) -> Text:
+    found, drafted = outcome.plan, outcome.drafted_seconds
     cpu, everything = comparison.cpu_only.tokens_per_second, comparison.all_on_device
     speed = (f"{found.tokens_per_second:.3g} tokens/s", "bold")
     text = Text.assemble("Predicted: ", speed, f"; on the CPU alone {cpu:.3g}")
     if everything:
         device, speed_there = everything.stretches[0].device, everything.tokens_per_second
         text.append(f"; all on {device}, were it large enough, {speed_there:.3g}")
+    if drafted is not None:
+        gain = (
+            f"with the draft's usual help {1 / drafted:.3g}"
+            if drafted < found.seconds
+            else "the draft would not help"
+        )
+        text.append(f"; {gain}")
     return text.append(".")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from server.engine.messages import Placement
     from server.offload.companion import Companion, Guest
     from server.offload.devices import Device, Machine
+    from server.offload.holding import Role
 
 GpuLayers = int | Literal["auto", "all"]
 SAFETY_MARGIN = 0.02
@@ -76,6 +77,7 @@ class Outcome:
         host_compute: bytes of compute buffers on the host.
         exact: whether the compute buffers come from a dry run of this very placement.
         guests: the companions in their homes.
+        drafted_seconds: predicted for one token where a draft guesses as usual; None without one.
     """
 
     wish: Wish
@@ -86,6 +88,7 @@ class Outcome:
     host_compute: int
     exact: bool
     guests: tuple[Guest, ...] = ()
+    drafted_seconds: float | None = None
 
     def placement(self) -> Placement:
         """The same in the worker's terms."""
@@ -235,11 +238,12 @@ class Solver:
         """A plan with guessed compute buffers, which costs no dry run."""
         return plan(self.problem(self.estimated(UBATCHES[0]), UBATCHES[0]))
 
-    def seconds(self, found: Plan) -> float:
-        """What a token takes with the help of the companions."""
+    def seconds(self, found: Plan, *roles: Role) -> float:
+        """What a token takes with the companions of these roles; without any, of all."""
         seconds = found.seconds
         for guest in self.guests:
-            seconds = guest.companion.seconds(seconds, guest.home, self.wish, self.speeds)
+            if not roles or guest.role in roles:
+                seconds = guest.companion.seconds(seconds, guest.home, self.wish, self.speeds)
         return seconds
 
     @property
@@ -320,7 +324,10 @@ class Solver:
                 found, exact = found.with_compute(told.compute), True
                 break
             found = plan(self.problem(buffers, n_ubatch))
-        return Outcome(self.wish, self.machine, found, self.budgets, n_ubatch, buffers.host, exact, self.guests)
+        drafted = self.seconds(found, "draft") if any(guest.role == "draft" for guest in self.guests) else None
+        return Outcome(
+            self.wish, self.machine, found, self.budgets, n_ubatch, buffers.host, exact, self.guests, drafted
+        )
 
     def estimated(self, n_ubatch: int) -> Buffers:
         """Buffers guessed from the model's dimensions."""

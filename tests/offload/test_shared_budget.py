@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -51,6 +52,31 @@ def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: S
     assert allocated * 0.98 <= held <= allocated * 1.02 + SCRATCH * len(on_device)
     assert allocated <= BUDGET
     assert listed.count("RPC0") >= 4  # for each model in its placement, and in the table of devices
+    assert "warning" not in listed
+
+
+@pytest.mark.slow
+def test_a_draft_s_share_is_told_beside_the_model_s(start_server: StartServer, tmp_path: Path) -> None:
+    model = write_random(SMALL, tmp_path / "one.gguf")
+    draft = write_random(replace(SMALL, layers=2), tmp_path / "draft.gguf")
+    with rpc_worker() as worker:
+        before = worker.held
+        server = start_server(
+            *(model, "--rpc", worker.endpoint, "--draft", str(draft)),
+            *("--gpu-layers", "all", "--ctx", "2048", "--parallel", "2"),
+        )  # fmt: skip
+        held = worker.held - before
+        body = {"model": "one", "prompt": "w300 w301", "max_tokens": 8, "temperature": 0}
+        assert server.post("/v1/completions", body).status_code == 200
+        (one,) = server.get("/api/placement").json()["models"]
+        listed = _ps(server.url)
+    parts = {(device["part"], device["name"]): device for device in one["devices"]}
+    assert {part for part, _ in parts} == {"model", "draft"}
+    assert not any(device["deviates"] for device in parts.values())
+    allocated = sum(device["allocated_bytes"] for (_, name), device in parts.items() if name == "RPC0")
+    assert allocated * 0.98 <= held <= allocated * 1.02 + SCRATCH
+    assert "; draft on " in one["summary"]
+    assert listed.count("draft") >= 2
     assert "warning" not in listed
 
 
