@@ -235,7 +235,11 @@ def test_errors_name_what_is_wrong(openai_client: OpenAI) -> None:
         openai_client.responses.create(model="nothing", input="Hi")
     with pytest.raises(openai.NotFoundError, match="there is no response 'resp_x'"):
         openai_client.responses.create(model=MODEL, input="Hi", previous_response_id="resp_x")
-    with pytest.raises(openai.BadRequestError, match="brim takes no tool of type 'web_search'"):
+    with pytest.raises(openai.BadRequestError, match="brim takes no tool of type 'file_search'"):
+        openai_client.responses.create(
+            model=MODEL, input="Hi", tools=[{"type": "file_search", "vector_store_ids": ["v"]}]
+        )
+    with pytest.raises(openai.BadRequestError, match="brim searches no web"):
         openai_client.responses.create(model=MODEL, input="Hi", tools=[{"type": "web_search"}])
     with pytest.raises(openai.BadRequestError, match="background"):
         openai_client.responses.create(model=MODEL, input="Hi", background=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from server.api.openai.responses.items import FunctionCallItem, FunctionOutputItem, MessageItem, ReasoningItem
+from server.api.openai.responses.options import whole_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,13 +35,13 @@ def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Messag
                 turn = _assistant(messages)
                 turn["reasoning_content"] = turn.get("reasoning_content", "") + item.text
             case FunctionCallItem():
-                function = {"name": item.name, "arguments": item.arguments}
+                function = {"name": whole_name(item.namespace, item.name), "arguments": item.arguments}
                 calls: list[dict[str, Any]] = _assistant(messages).setdefault("tool_calls", [])
                 calls.append({"id": item.call_id, "type": "function", "function": function})
             case FunctionOutputItem():
                 result: Message = {"role": "tool", "tool_call_id": item.call_id, "content": item.text}
                 if item.name:
-                    result["name"] = item.name
+                    result["name"] = whole_name(item.namespace, item.name)
                 messages.append(result)
     return messages
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import Off, StrictModel, refused
+from server.api.openai.fields import Off, StrictModel
 from server.api.tagged import tagged
 
 MOST_ITEMS = 10_000
@@ -20,7 +20,6 @@ Status = Literal["in_progress", "completed", "incomplete"]
 Unused = Annotated[Any, Field(exclude=True)]
 """Accepted, without effect and not kept: clients send an answer back with all that it came with, or that they added."""
 
-_NO_NAMESPACES = refused("brim's tools have no namespaces")
 _NO_MEDIA = {
     "input_image": "this model has no vision: send text",
     "input_file": "brim reads no files: send their text",
@@ -88,7 +87,7 @@ class FunctionCallItem(Item):
     call_id: str
     name: str
     arguments: str
-    namespace: Annotated[Any, _NO_NAMESPACES] = None
+    namespace: str | None = None
     caller: Unused = None
     async_: Annotated[Off, Field(alias="async")] = None
     parsed_arguments: Unused = None
@@ -101,7 +100,7 @@ class FunctionOutputItem(Item):
     call_id: str
     output: str | list[Part]
     name: str | None = None
-    namespace: Annotated[Any, _NO_NAMESPACES] = None
+    namespace: str | None = None
     caller: Unused = None
 
     @property

@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/responses/create
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import structs
 from pydantic import Field, field_validator
 
 from server.api.openai.fields import Off, StrictModel, refused
@@ -15,6 +16,7 @@ from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.messages import Grammar
 
 MOST_TOOLS = 256
+FunctionName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_.-]+$")]
 _EFFORTS = {"xhigh": "high", "max": "high"}
 """Templates that know efforts know three."""
 
@@ -23,7 +25,7 @@ class FunctionTool(StrictModel):
     """A function that may be called."""
 
     type: Literal["function"]
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_.-]+$")]
+    name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """A JSON Schema; none stands for no arguments."""
@@ -55,7 +57,61 @@ class FunctionTool(StrictModel):
         return Tool(self.name, self.description or "", self.parameters, strict=bool(self.strict))
 
 
-AnyTool = Annotated[FunctionTool, tagged("tool", {"function": FunctionTool})]
+class Namespace(StrictModel):
+    """Functions under a common name, which calls tell apart from their own."""
+
+    type: Literal["namespace"]
+    name: FunctionName
+    description: str | None = None
+    tools: Annotated[
+        list[Annotated[FunctionTool, tagged("tool of a namespace", {"function": FunctionTool})]],
+        Field(max_length=MOST_TOOLS),
+    ]
+
+    def functions(self) -> list[Tool]:
+        """Its tools under their whole names. The first one's description begins with that of the namespace."""
+        found = [structs.replace(one.tool(), name=whole_name(self.name, one.name)) for one in self.tools]
+        if found and self.description:
+            told = "\n\n".join(text for text in (self.description, found[0].description) if text)
+            found[0] = structs.replace(found[0], description=told)
+        return found
+
+
+class WebSearch(StrictModel):
+    """A search that may not leave the server. It would find nothing here, and is not offered to the model."""
+
+    type: Literal["web_search", "web_search_preview"]
+    external_web_access: Annotated[bool | None, Field(validate_default=True)] = None
+    filters: Any = None
+    search_context_size: Any = None
+    search_content_types: Any = None
+    user_location: Any = None
+
+    @field_validator("external_web_access")
+    @classmethod
+    def _stays_here(cls, value: bool | None) -> bool | None:
+        if value is not False:
+            raise ValueError("brim searches no web; leave the tool out, or make this false")
+        return value
+
+
+AnyTool = Annotated[
+    FunctionTool | Namespace | WebSearch,
+    tagged(
+        "tool",
+        {
+            "function": FunctionTool,
+            "namespace": Namespace,
+            "web_search": WebSearch,
+            "web_search_preview": WebSearch,
+        },
+    ),
+]
+
+
+def whole_name(namespace: str | None, name: str) -> str:
+    """What the model calls a function by."""
+    return f"{namespace}__{name}" if namespace else name
 
 
 class FunctionChoice(StrictModel):
@@ -82,9 +138,9 @@ GivenChoice = (
 )
 
 
-def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tuple[tuple[Tool, ...], ToolChoice]:
+def offered(tools: list[AnyTool] | None, choice: GivenChoice | None) -> tuple[tuple[Tool, ...], ToolChoice]:
     """The tools that may be called, and which must be."""
-    found = tuple(tool.tool() for tool in tools or ())
+    found = tuple(function for tool in tools or () for function in _functions(tool))
     match choice:
         case FunctionChoice():
             return found, NamedTool(choice.name)
@@ -93,6 +149,32 @@ def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tup
             return tuple(tool for tool in found if tool.name in names), choice.mode
         case _:
             return found, choice or "auto"
+
+
+def _functions(tool: AnyTool) -> list[Tool]:
+    match tool:
+        case FunctionTool():
+            return [tool.tool()]
+        case Namespace():
+            return tool.functions()
+        case WebSearch():
+            return []
+
+
+def described(tool: AnyTool) -> dict[str, Any]:
+    """A tool as a response object repeats it."""
+    always = {"strict": tool.strict, "parameters": tool.parameters} if isinstance(tool, FunctionTool) else {}
+    return always | tool.model_dump(by_alias=True, exclude_none=True)
+
+
+def namespaces(tools: list[AnyTool] | None) -> dict[str, tuple[str, str]]:
+    """Each namespace and name of its functions, by the whole name."""
+    return {
+        whole_name(tool.name, one.name): (tool.name, one.name)
+        for tool in tools or ()
+        if isinstance(tool, Namespace)
+        for one in tool.tools
+    }
 
 
 class PlainText(StrictModel):

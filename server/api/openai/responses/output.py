@@ -17,6 +17,8 @@ from server.api.openai.responses.items import encode_thoughts
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from server.chat.answer import ChatDelta, ChatFinish
     from server.engine.messages import Usage
     from server.errors import RequestError
@@ -63,6 +65,7 @@ class FunctionCall(Struct, tag_field="type", tag="function_call"):
     id: str
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     arguments: str = ""
     status: Status = "in_progress"
 
@@ -82,9 +85,17 @@ class ResponseWriter:
         model: who answers.
         request: what the response object repeats of its request.
         encrypted: whether thoughts also come as `encrypted_content`.
+        namespaces: namespace and name of functions that the model calls otherwise.
     """
 
-    def __init__(self, model: str, request: dict[str, Any], *, encrypted: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        request: dict[str, Any],
+        *,
+        encrypted: bool = False,
+        namespaces: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
         self.output: list[OutputItem] = []
         self.body: dict[str, Any] = {
             "id": new_id("resp"),
@@ -99,6 +110,7 @@ class ResponseWriter:
             **request,
         }
         self._encrypted = encrypted
+        self._namespaces = namespaces or {}
         self._sequence = 0
         self._open: OutputItem | None = None
         self._pieces: list[str] = []
@@ -172,7 +184,8 @@ class ResponseWriter:
                     begin = self._begin(Thoughts(new_id("rs"))) + self._begin_part(ReasoningText())
                 return begin + self._more("response.reasoning_text.delta", text, content_index=0)
             case CallStart(_, name):
-                return self._begin(FunctionCall(new_id("fc"), new_id("call"), name))
+                namespace, name = self._namespaces.get(name, (UNSET, name))
+                return self._begin(FunctionCall(new_id("fc"), new_id("call"), name, namespace))
             case CallArguments(_, text):
                 return self._more("response.function_call_arguments.delta", text)
             case Content(text):

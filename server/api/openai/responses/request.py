@@ -20,6 +20,7 @@ from server.api.openai.responses.options import (
     PlainText,
     ReasoningOptions,
     TextOptions,
+    described,
     offered,
 )
 from server.api.openai.verbosity import verbosity_variables
@@ -126,6 +127,8 @@ class ResponseRequest(InputTokensRequest, MeaninglessFields):
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     max_tool_calls: int | None = Field(None, ge=1)
     """Accepted and without effect: it counts calls of tools that OpenAI runs."""
+    client_metadata: Any = None
+    """Accepted and without effect: what Codex says of itself."""
     background: (
         Annotated[Any, refused("brim makes no response in the background; hold the connection")] | Literal[False]
     ) = None
@@ -185,11 +188,7 @@ class ResponseRequest(InputTokensRequest, MeaninglessFields):
                 "verbosity": text.verbosity or "medium",
             },
             "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
-            "tools": [
-                {"strict": tool.strict, "parameters": tool.parameters}
-                | tool.model_dump(by_alias=True, exclude_none=True)
-                for tool in self.tools or ()
-            ],
+            "tools": [described(tool) for tool in self.tools or ()],
             "top_logprobs": self.top_logprobs or 0,
             "top_p": self.top_p,
             "truncation": self.truncation or "disabled",

@@ -15,6 +15,7 @@ from server.api.context import Context, ContextOf
 from server.api.counting import prompt_tokens
 from server.api.openai.responses.history import earlier_items, listed, own_items
 from server.api.openai.responses.items import Known
+from server.api.openai.responses.options import namespaces
 from server.api.openai.responses.output import ResponseWriter
 from server.api.openai.responses.request import InputTokensRequest, ResponseRequest
 from server.api.openai.responses.store import Kept, ResponseStore
@@ -90,7 +91,9 @@ async def _prepare(
 async def _begin(body: ResponseRequest, context: Context, store: ResponseStore) -> _Job:
     model, prepared, own = await _prepare(body, context, store)
     context.log_prompt(model.name, prepared.generate)
-    writer = ResponseWriter(model.name, body.describe(), encrypted=body.with_encrypted)
+    writer = ResponseWriter(
+        model.name, body.describe(), encrypted=body.with_encrypted, namespaces=namespaces(body.tools)
+    )
     return _Job(model, prepared, writer, own, store, context.partition)
 
 
