@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from server.engine.llama import device_pointer, load_error, log_callback
+from converter.gguf_info import read_gguf_info
+from server.engine.llama import device_bytes, device_pointer, load_error, log_callback
 from server.engine.pictures import read_picture
 from server.engine.positions import Span
 from server.errors import RequestError
@@ -68,12 +69,16 @@ class Projector:
         model: the language model that it belongs to.
         threads: CPU threads for encoding.
 
+    Attributes:
+        device_bytes: what it holds before it has seen anything, by llama.cpp's name of the device's memory.
+
     Raises:
         LoadError: the file could not be loaded, or belongs to another model.
     """
 
     def __init__(self, model: Model, spec: LoadSpec, threads: int) -> None:
         mtmd.mtmd_helper_log_set(log_callback(), ctypes.c_void_p(0))
+        before = Counter(device_bytes())
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = bool(spec.projector_device)
         if spec.projector_device:
@@ -85,6 +90,7 @@ class Projector:
         if not pointer:
             raise load_error(f"the projector {spec.projector_path} does not fit {spec.name}")
         self._pointer = pointer
+        self.device_bytes = _held(spec, Counter(device_bytes()) - before)
         self._mrope = bool(mtmd.mtmd_decode_use_mrope(pointer))
         self._width: int = ll.llama_model_n_embd_inp(model.pointer)
         self._ubatch = spec.placement.n_ubatch
@@ -198,3 +204,10 @@ class Projector:
         mtmd.mtmd_helper_image_get_decoder_pos(image, first, places)
         t, x, y, z = np.frombuffer(places, np.uint32).reshape(n, _MROPE_POSITIONS).T
         return np.stack([t, y, x, z]).astype(np.int32)
+
+
+def _held(spec: LoadSpec, compute: Counter[str]) -> dict[str, int]:
+    """A projector's bytes: the compute buffers that clip.cpp told of, and its weights, of which it tells no buffer."""
+    weights = read_gguf_info(spec.projector_path).tensor_bytes
+    device = next((buffer for buffer in compute if buffer != "CPU"), spec.projector_device)
+    return dict(compute + Counter({device or "CPU": weights}))

@@ -140,6 +140,8 @@ class Worker:
         self._cache = self._make_cache(shape, tuning)
         held = {"model": device_bytes()}
         self.projector = Projector(self.model, spec, tuning.threads_batch) if spec.projector_path else None
+        if self.projector:
+            held["projector"] = self.projector.device_bytes
         encoder = Encoder(self.projector, self._refuse) if self.projector else None
         limits = Limits(
             parallel=spec.parallel,

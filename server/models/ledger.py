@@ -34,6 +34,6 @@ class Ledger:
         held: Counter[str] = Counter()
         for _, holdings in self._entries:
             for holding in holdings:
-                if holding.allocated:
-                    held[holding.share.buffer] += holding.allocated + holding.share.overhead
+                if holding.reserved:
+                    held[holding.share.buffer] += holding.reserved + holding.share.overhead
         return held

@@ -17,7 +17,7 @@ from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
-from server.offload import Choice, Wish, choose, companions_of, draft_placement, learn, step_down
+from server.offload import Choice, Wish, choose, companions_of, difference, draft_placement, learn, step_down
 from server.offload.holding import Holding, holdings
 from server.sizes import format_size
 
@@ -90,9 +90,8 @@ async def load(
             spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
         except BrimError as error:
             raise LoadError(f"{source.name} could not be loaded: {error}") from error
-        if not (
-            spec.placement.devices or spec.draft_placement.devices
-        ):  # there is nothing that the next model's plan would have to wait for
+        # with all on the CPU there is nothing that the next model's plan would have to wait for
+        if not (spec.placement.devices or spec.draft_placement.devices or spec.projector_device):
             await turn.aclose()
         engine = await _start(spec, on_progress)
         as_planned = engine.spec == spec and spec.placement == choice.placement
@@ -135,8 +134,7 @@ async def _start(spec: LoadSpec, on_progress: Progress) -> Engine:
             smaller = step_down(spec) if error.out_of_memory else None
             if smaller is None:
                 raise
-            change = smaller.placement if smaller.placement != spec.placement else smaller.draft_placement
-            logger.warning("%s ran out of device memory; trying again with %s", spec.name, change.summary)
+            logger.warning("%s ran out of device memory; trying again with %s", spec.name, difference(spec, smaller))
             spec = smaller
 
 

@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from server.offload.drafting import draft_placement
     from server.offload.placing import Choice, choose, companions_of, learn
     from server.offload.solving import Wish
-    from server.offload.stepping_down import step_down
+    from server.offload.stepping_down import difference, step_down
 
 _HOMES = {
     "Choice": "placing",
     "choose": "placing",
     "companions_of": "placing",
+    "difference": "stepping_down",
     "draft_placement": "drafting",
     "Wish": "solving",
     "learn": "placing",
     "step_down": "stepping_down",
 }
 
-__all__ = ["Choice", "Wish", "choose", "companions_of", "draft_placement", "learn", "step_down"]
+__all__ = ["Choice", "Wish", "choose", "companions_of", "difference", "draft_placement", "learn", "step_down"]
 
 
 def __getattr__(name: str) -> object:

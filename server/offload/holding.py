@@ -63,9 +63,17 @@ class Holding:
 
     @property
     def deviates(self) -> bool:
-        """Whether plan and allocation differ by more than they should."""
-        off = abs(self.allocated - (self.share.planned or 0))
-        return self.deviation is not None and abs(self.deviation) > TOLERANCE and off > ROUNDING
+        """Whether plan and allocation differ by more than they should. A projector's may grow up to the plan."""
+        off = self.allocated - (self.share.planned or 0)
+        if self.deviation is None or (self.share.part == "projector" and off < 0):
+            return False
+        return abs(self.deviation) > TOLERANCE and abs(off) > ROUNDING
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that are no other model's to take."""
+        grown = self.share.planned or 0 if self.share.part == "projector" else 0
+        return max(self.allocated, grown)
 
 
 def holdings(shares: Sequence[Share], held: Mapping[str, Mapping[str, int]]) -> tuple[Holding, ...]:

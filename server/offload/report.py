@@ -207,9 +207,7 @@ def _speeds(outcome: Outcome, comparison: Comparison) -> Text:
         text.append(f"; all on {device}, were it large enough, {speed_there:.3g}")
     if drafted is not None:
         gain = (
-            f"with the draft's usual help {1 / drafted:.3g}"
-            if drafted < found.seconds
-            else "the draft would not help"
+            f"with the draft's usual help {1 / drafted:.3g}" if drafted < found.seconds else "the draft would not help"
         )
         text.append(f"; {gain}")
     return text.append(".")

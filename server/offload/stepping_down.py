@@ -25,15 +25,26 @@ MORE_MEMORY = 1.05
 def step_down(failed: LoadSpec) -> LoadSpec | None:
     """What to try next after a load that ran out of device memory; None after the CPU alone.
 
-    A draft gives way first: it was loaded last, and its going back frees much at the price of its help alone.
+    What was loaded beside the model gives way first: a draft, whose going back costs its help alone, then a projector.
     """
     if failed.draft_placement.devices:
         on_cpu = Placement(
-            n_batch=failed.draft_placement.n_batch, summary="draft on the CPU, since device memory did not suffice"
+            n_batch=failed.draft_placement.n_batch, summary="the draft on the CPU, since device memory did not suffice"
         )
         return structs.replace(failed, draft_placement=on_cpu)
+    if failed.projector_device:
+        return structs.replace(failed, projector_device="")
     smaller = smaller_placement(failed.placement)
     return structs.replace(failed, placement=smaller) if smaller else None
+
+
+def difference(failed: LoadSpec, smaller: LoadSpec) -> str:
+    """What a step down changed, for the user."""
+    if smaller.draft_placement != failed.draft_placement:
+        return smaller.draft_placement.summary
+    if smaller.projector_device != failed.projector_device:
+        return "the projector on the CPU, since device memory did not suffice"
+    return smaller.placement.summary
 
 
 def smaller_placement(failed: Placement) -> Placement | None:

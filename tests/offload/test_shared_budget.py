@@ -96,6 +96,14 @@ def test_two_percent_more_or_less_is_as_planned(allocated: int, deviates: bool) 
     assert Holding(Share("CUDA0", "CUDA0", 1, 100 << 20), allocated << 20).deviates is deviates
 
 
+def test_a_projector_may_grow_up_to_its_plan_and_keeps_that_from_others() -> None:
+    share = Share("CUDA0", "CUDA0", 1, 100 << 20, part="projector")
+    small, large = Holding(share, 60 << 20), Holding(share, 104 << 20)
+    assert (small.deviates, large.deviates) == (False, True)
+    assert (small.reserved, large.reserved) == (100 << 20, 104 << 20)
+    assert Holding(Share("CUDA0", "CUDA0", 1, 100 << 20), 60 << 20).reserved == 60 << 20
+
+
 def test_an_ended_engine_holds_nothing() -> None:
     class Running:
         alive = True

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from server.engine.messages import LoadSpec, Placement
 from server.offload.placing import Choice, learn
-from server.offload.stepping_down import lesson, smaller_placement, step_down
+from server.offload.stepping_down import difference, lesson, smaller_placement, step_down
 
 FREE = {"CUDA0": 8 << 30, "CUDA1": 4 << 30}
 
@@ -38,17 +38,24 @@ def test_batches_shrink_before_layers_do() -> None:
     assert (second.n_gpu_layers, second.n_ubatch) == (27, 256)
 
 
-def test_a_draft_gives_way_before_the_model_does() -> None:
+def test_draft_and_projector_give_way_before_the_model_does() -> None:
     placement = Placement(devices=("CUDA0",), n_gpu_layers=30)
     draft = Placement(devices=("CUDA0",), n_gpu_layers=25, n_batch=512)
-    first = step_down(_spec(placement, draft))
+    planned = structs.replace(_spec(placement, draft), projector_device="CUDA0")
+    first = step_down(planned)
     assert first is not None
-    assert first.placement == placement
+    assert (first.placement, first.projector_device) == (placement, "CUDA0")
     assert (first.draft_placement.devices, first.draft_placement.n_gpu_layers) == ((), 0)
+    assert difference(planned, first).startswith("the draft on the CPU")
     second = step_down(first)
     assert second is not None
-    assert second.draft_placement == first.draft_placement
-    assert second.placement.n_ubatch < placement.n_ubatch
+    assert (second.placement, second.projector_device) == (placement, "")
+    assert difference(first, second).startswith("the projector on the CPU")
+    third = step_down(second)
+    assert third is not None
+    assert third.draft_placement == first.draft_placement
+    assert third.placement.n_ubatch < placement.n_ubatch
+    assert difference(second, third) == third.placement.summary
     assert step_down(_spec(Placement())) is None
 
 
