@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     """PEM file of the certificate's private key."""
     draft: str | None = None
+    projector: str | None = None
+    """GGUF file of the model's multimodal projector, or `none`; None takes what the model brings or lies beside it."""
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
     kv_unified: bool | None = None
@@ -117,6 +119,8 @@ class Settings(BaseSettings):
     """Largest sum of all kept responses; the longest unused ones make room."""
     max_body: Size = 16 * 1024**2
     """Largest request body."""
+    max_upload: Size = 64 * 1024**3
+    """Largest sum of the files that were uploaded and that no model has been made of."""
     body_budget: Size = 256 * 1024**2
     """Largest sum of the bodies of all requests being answered."""
     request_timeout: float = Field(default=60.0, gt=0)

@@ -31,12 +31,16 @@ def plan(
     gpu: Annotated[list[str] | None, typer.Option(metavar="NAME", help='Plan for an "RTX 4060"; repeatable.')] = None,
     all_gpus: Annotated[bool, typer.Option("--all-gpus", help="A table over all cards that brim knows.")] = False,
     draft: Annotated[str | None, typer.Option(metavar="MODEL", help="Small model that proposes tokens.")] = None,
+    projector: Annotated[
+        str | None, typer.Option("--projector", "--mmproj", metavar="FILE|none", help="Multimodal projector.")
+    ] = None,
     device: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Use only this device; repeatable.")] = None,
     rpc: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Plan over RPC workers too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the plan into a file.")] = None,
 ) -> None:
     """Show where a model's layers would go, how fast it would be, and what would help."""
+    from server.models.projector import NO_PROJECTOR
     from server.models.resolve import resolve
     from server.models.store import Store
     from server.offload.advice import compare
@@ -47,9 +51,10 @@ def plan(
     from server.offload.report import as_dict, as_text
     from server.offload.solving import Wish, solve
 
-    source = resolve(model, Store.default())
+    source = resolve(model, Store.default(), projector)
     info = read_model(source.path)
-    companions = companions_of(draft=resolve(draft, Store.default()).path if draft else source.draft)
+    draft_path = resolve(draft, Store.default(), NO_PROJECTOR).path if draft else source.draft
+    companions = companions_of(draft=draft_path, projector=source.projector)
     wish = Wish(
         context=ctx,
         parallel=parallel,

@@ -140,7 +140,7 @@ async def _own_server(conversation: Conversation, settings: Settings) -> AsyncGe
     store = Store.default()
     with progress_bar() as progress:
         ensure_pulled(conversation.model, store, progress)
-    source = resolve(conversation.model, store)
+    source = resolve(conversation.model, store, settings.projector)
     conversation.model = source.name
     private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
     async with serving(private, store, [source]) as running:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from server import logs
+from server.errors import BrimError
 
 if TYPE_CHECKING:
     from server.models.manager import ModelManager
@@ -49,6 +50,10 @@ def serve(
     ] = None,
     no_key: Annotated[bool | None, Option("--no-key", help="Let other machines in without a key.")] = None,
     draft: Annotated[str | None, Option(metavar="MODEL", help="Small model that proposes tokens.")] = None,
+    projector: Annotated[
+        str | None,
+        Option("--projector", "--mmproj", metavar="FILE|none", help="Multimodal projector, to see images and hear."),
+    ] = None,
     lookup: Annotated[bool | None, Option("--lookup/--no-lookup", help="Propose tokens by prompt lookup.")] = None,
     kv_unified: Annotated[
         bool | None, Option("--kv-unified/--kv-split", help="One pool of KV cells, or a buffer for each request.")
@@ -93,6 +98,7 @@ def serve(
         "api_key_file": api_key_file,
         "no_key": no_key,
         "draft": draft,
+        "projector": projector,
         "lookup": lookup,
         "kv_unified": kv_unified,
         "threads": threads,
@@ -127,22 +133,29 @@ def find_models(settings: Settings, store: Store) -> list[ModelSource]:
     That is the demo model where there was none.
 
     Raises:
-        BrimError: a model is not there, or its file is not sound.
+        BrimError: a model is not there, its file is not sound, or there is not just one for a projector that is given.
     """
     from server.models.cli import progress_bar
     from server.models.create import ensure_demo
-    from server.models.resolve import ensure_pulled, from_manifest, resolve
+    from server.models.projector import NO_PROJECTOR
+    from server.models.resolve import ensure_pulled, from_manifest, resolve, with_projector
 
     with progress_bar() as progress:
         for model in (*settings.models, *([settings.draft] if settings.draft else [])):
             ensure_pulled(model, store, progress)
+    if settings.projector not in (None, NO_PROJECTOR) and len(settings.models) > 1:
+        raise BrimError("--projector goes with one model; name the others' with PROJECTOR in their Modelfiles")
     if settings.models:
-        return [resolve(model, store) for model in settings.models]
+        return [resolve(model, store, settings.projector) for model in settings.models]
     with _progress() as bar:
         task = bar.add_task("making the demo model", total=None)
         ensure_demo(store, lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total))
     manifests = store.list()
-    return [from_manifest(manifests[0], store)] if len(manifests) == 1 else []
+    if len(manifests) == 1:
+        return [with_projector(from_manifest(manifests[0], store), settings.projector)]
+    if settings.projector not in (None, NO_PROJECTOR):
+        raise BrimError("--projector goes with one model, and the store has several; name it")
+    return []
 
 
 async def wait_for_models(manager: ModelManager) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from math import prod
@@ -18,6 +19,7 @@ from server.models.describe import details_of
 from server.models.manifest import SCHEMA_VERSION, Manifest, Model, ModelName, StoredAdapter
 from server.models.modelfile import Modelfile, parse
 from server.models.parameters import Parameters
+from server.models.projector import read_projector, refuse_projector
 from server.models.resolve import ensure_pulled
 from server.models.sources import Source, find_source, fingerprint, made_from, sampling_defaults
 from server.models.store import DamagedManifestError
@@ -91,6 +93,8 @@ def create(
         if modelfile.draft is not None:
             draft = maker.make(find_source(store, modelfile.draft, folder, "DRAFT"), None)
             manifest = structs.replace(manifest, draft=draft)
+        if modelfile.projector is not None:
+            manifest = structs.replace(manifest, projector=maker.projector(folder, modelfile.projector))
         if same := _unchanged(store, manifest):
             return same
         staging.commit(manifest)
@@ -148,8 +152,9 @@ def default_type(parameters: int) -> str:
 
 
 def require_language_model(info: GGUFInfo, path: object) -> None:
-    """Raises BrimError for the GGUF file of anything else, such as an adapter or a vision encoder."""
-    if info.get("general.type", "model") != "model" or info.architecture == "clip":
+    """Raises BrimError for the GGUF file of anything else, such as an adapter or a projector."""
+    refuse_projector(info.architecture, path)
+    if info.get("general.type", "model") != "model":
         raise BrimError(f"{path} is a GGUF file, but not a language model's")
 
 
@@ -200,6 +205,16 @@ class _Maker:
             )
         blob = self.staging.put_file(source.path, progress=self._report("hashing"))
         return StoredAdapter(digest=blob.digest, size=blob.size, scale=scale)
+
+    def projector(self, folder: Path, text: str) -> Model:
+        """A multimodal projector's file, taken as it is."""
+        path = Path(os.path.abspath(folder / Path(text).expanduser()))
+        info = read_projector(path)
+        origin = made_from(fingerprint(path), None)
+        if known := self.store.find(origin):
+            return known
+        blob = self.staging.put_file(path, progress=self._report("hashing"))
+        return Model(digest=blob.digest, size=blob.size, details=details_of(info), made_from=origin)
 
     def _target(self, source: Source, wanted: str | None) -> str | None:
         """The type to write, or None where the source's file serves as it is."""
@@ -263,6 +278,7 @@ def _inherit(manifest: Manifest, parent: Manifest | None) -> Manifest:
         messages=parent.messages,
         adapters=parent.adapters,
         draft=parent.draft,
+        projector=parent.projector,
         licenses=parent.licenses,
     )
 

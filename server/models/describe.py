@@ -36,6 +36,7 @@ def as_modelfile_text(store: Store, manifest: Manifest) -> str:
         messages=manifest.messages,
         adapters=tuple(Adapter(str(store.blob_path(a.digest)), a.scale) for a in manifest.adapters),
         draft=str(store.blob_path(manifest.draft.digest)) if manifest.draft else None,
+        projector=str(store.blob_path(manifest.projector.digest)) if manifest.projector else None,
         licenses=manifest.licenses,
     )
     return (

@@ -15,7 +15,8 @@ from server.engine.client import Engine
 from server.engine.messages import LoadSpec, Placement
 from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
-from server.models.resolve import ModelSource, resolve
+from server.models.projector import NO_PROJECTOR
+from server.models.resolve import ModelSource, fingerprint, resolve
 from server.models.store import Store
 from server.offload import Choice, Wish, choose, companions_of, difference, draft_placement, learn, step_down
 from server.offload.holding import Holding, holdings
@@ -150,7 +151,7 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
     def chosen(setting: str, value: Any) -> Any:
         return value if value is not None and setting not in given else getattr(settings, setting)
 
-    draft_path = resolve(settings.draft, Store.default()).path if settings.draft else source.draft
+    draft_path = resolve(settings.draft, Store.default(), NO_PROJECTOR).path if settings.draft else source.draft
     wish = Wish(
         context=chosen("ctx", own.num_ctx),
         parallel=chosen("parallel", own.num_parallel),
@@ -159,14 +160,15 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         vram_budget=settings.vram_budget,
         held=held,
         kv_unified=settings.kv_unified,
-        companions=companions_of(draft=draft_path),
+        companions=companions_of(draft=draft_path, projector=source.projector),
     )
     choice = choose(source.path, wish, rpc=settings.rpc)
-    draft = choice.guest("draft")
+    draft, projector = choice.guest("draft"), choice.guest("projector")
+    seen_by = f" seen by {fingerprint(source.projector)}" if source.projector else ""  # images are cached with it
     spec = LoadSpec(
         path=str(source.path),
         name=source.name,
-        digest=source.digest,
+        digest=source.digest + seen_by,
         placement=choice.placement,
         context=choice.context,
         kv_cells=choice.pool,
@@ -181,6 +183,8 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         state_dir=str(settings.state_dir),
         draft_path=str(draft_path or ""),
         draft_placement=draft_placement(draft) if draft else Placement(),
+        projector_path=str(source.projector or ""),
+        projector_device=projector.device if projector else "",
         lookup=settings.lookup,
         kv_unified=settings.kv_unified,
     )

@@ -17,7 +17,8 @@ from server.models.embedding import Purpose, require
 from server.models.ledger import Ledger
 from server.models.loading import LoadedModel, load
 from server.models.places import Places
-from server.models.resolve import ModelSource, from_manifest
+from server.models.projector import NO_PROJECTOR
+from server.models.resolve import ModelSource, from_manifest, with_projector
 from server.models.slot import LONGEST_BACKOFF, ModelStatus, Slot
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class ModelManager:
         """The model of that name, as `using` gives it, for whoever needs no promise that it stays loaded."""
         async with self.using(name, purpose) as model:
             return model
+
+    @property
+    def projector_wish(self) -> str | None:
+        """`none` where models that requests name are loaded without projectors; a given file is for another model."""
+        return NO_PROJECTOR if self._settings.projector == NO_PROJECTOR else None
 
     def statuses(self) -> list[ModelStatus]:
         """How each wanted model stands."""
@@ -302,7 +308,7 @@ class ModelManager:
             )
             message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
             raise RequestError(message, status=404, code="model_not_found", param="model")
-        return from_manifest(self.store.get(name), self.store)
+        return with_projector(from_manifest(self.store.get(name), self.store), self.projector_wish)
 
 
 def _retrieve(task: asyncio.Task[LoadedModel]) -> None:

@@ -132,6 +132,7 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         messages: what every chat begins with.
         adapters: LoRA adapters to apply.
         draft: the model that proposes tokens, if there is one.
+        projector: what reads images and sounds, if it has one.
         licenses: license texts.
         bundled: whether brim made it by itself, from the demo checkpoint it comes with.
         schema: version of this form.
@@ -148,6 +149,7 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...] = ()
     adapters: tuple[StoredAdapter, ...] = ()
     draft: Model | None = None
+    projector: Model | None = None
     licenses: tuple[str, ...] = ()
     bundled: bool = False
 
@@ -163,8 +165,8 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The model, and its draft model if there is one."""
-        return (self.model, self.draft) if self.draft else (self.model,)
+        """The model, and its draft model and its projector if there are any."""
+        return tuple(model for model in (self.model, self.draft, self.projector) if model)
 
     @property
     def blobs(self) -> tuple[Blob, ...]:

@@ -1,6 +1,7 @@
 """The Modelfile: what a model is made from and how it behaves, in a few lines. Read and written without any I/O.
 
-The keywords are Ollama's and mean the same, except that TEMPLATE is Jinja. QUANTIZE and DRAFT are brim's own.
+The keywords are Ollama's and mean the same, except that TEMPLATE is Jinja. QUANTIZE, DRAFT and
+PROJECTOR are brim's own.
 docs/modelfile.md is the reference.
 """
 
@@ -19,7 +20,9 @@ from server.models.parameters import Parameters, UnknownParameterError, canonica
 
 Role = Literal["system", "user", "assistant"]
 
-KEYWORDS = ("FROM", "QUANTIZE", "ADAPTER", "DRAFT", "PARAMETER", "SYSTEM", "TEMPLATE", "MESSAGE", "LICENSE")
+KEYWORDS = (
+    "FROM", "QUANTIZE", "ADAPTER", "DRAFT", "PROJECTOR", "PARAMETER", "SYSTEM", "TEMPLATE", "MESSAGE", "LICENSE",
+)  # fmt: skip
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 REPEATABLE = frozenset({"PARAMETER", "MESSAGE", "ADAPTER", "LICENSE"})
 NOT_IN_BRIM = {
@@ -32,6 +35,7 @@ _STATEMENT = re.compile(r"\s*(\S+)\s*(.*)", re.DOTALL)
 _WORD = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 _OPENING = re.compile(r'"{3,}')
 _ADAPTER = re.compile(r'(?:"(?P<quoted>[^"]+)"|(?P<bare>[^\s"]+))(?:\s+(?P<scale>\S+))?')
+_FILE = re.compile(r'"?(?:[/~]|\.{1,2}/).*|.*\.gguf"?', re.IGNORECASE)
 _GO_ACTION = re.compile(r"\{\{-?\s*(?:\.|(?:if|range|with|else if)\s|(?:end|else)\s*-?\}\}|\$)")
 
 
@@ -67,6 +71,7 @@ class Modelfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     draft: str | None = None
+    projector: str | None = None
     licenses: tuple[str, ...] = ()
 
 
@@ -92,6 +97,8 @@ def serialise(modelfile: Modelfile) -> str:
         lines.append(f'ADAPTER "{adapter.path}" {adapter.scale!r}')
     if modelfile.draft is not None:
         lines.append(f"DRAFT {_written(modelfile.draft)}")
+    if modelfile.projector is not None:
+        lines.append(f"PROJECTOR {_written(modelfile.projector)}")
     for name, value in modelfile.parameters.items():
         values = value if isinstance(value, tuple) else (value,)
         lines.extend(f"PARAMETER {name} {_written(str(one))}" for one in values)
@@ -139,15 +146,18 @@ class _Parser:
             self.line = self.next
             statement = _STATEMENT.fullmatch(line)
             if statement and not statement[1].startswith("#"):
-                self._statement(self._keyword(statement[1]), statement[2].strip())
+                argument = statement[2].strip()
+                self._statement(self._keyword(statement[1], argument), argument)
         if "source" not in self.values:
             raise ModelfileError(
                 f"{self.file} has no FROM line: let it name a checkpoint folder, a GGUF file or a model in the store"
             )
         return Modelfile(**self.values, parameters=msgspec.convert(self.parameters, Parameters))
 
-    def _keyword(self, word: str) -> str:
+    def _keyword(self, word: str, argument: str) -> str:
         keyword = word.upper()
+        if keyword == "FROM" and keyword in self.seen and _FILE.fullmatch(argument):
+            keyword = "PROJECTOR"  # as Ollama writes it
         if keyword in NOT_IN_BRIM:
             self._fail(f"{keyword} has no meaning here, since {NOT_IN_BRIM[keyword]}; delete the line")
         if keyword not in KEYWORDS:
@@ -173,6 +183,8 @@ class _Parser:
                 self.values["source"] = self._path("FROM", argument)
             case "DRAFT":
                 self.values["draft"] = self._path("DRAFT", argument)
+            case "PROJECTOR":
+                self.values["projector"] = self._path("PROJECTOR", argument)
             case "QUANTIZE":
                 self.values["quantize"] = self._quantization(argument)
             case "TEMPLATE":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,6 +17,7 @@ from server.models.create import create
 from server.models.manager import ModelManager
 from server.models.modelfile import parse
 from server.models.store import Store
+from server.models.uploads import KEPT_SECONDS
 from server.settings import Settings
 from tests.api.test_ollama_errors import error_of
 
@@ -143,6 +147,56 @@ async def test_a_model_is_created_from_a_modelfile_and_quantized(client: httpx.A
     assert store.get("smaller").details.quantization == "Q4_0"
 
 
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+async def test_a_model_is_made_of_an_uploaded_file(client: httpx.AsyncClient, store: Store, demo_gguf: Path) -> None:
+    content = demo_gguf.read_bytes() + bytes(64)  # another file than that of the model in the store
+    blob = f"/api/blobs/{digest_of(content)}"
+    assert (await client.head(blob)).status_code == 404
+    assert (await client.post(blob, content=content)).status_code == 201
+    assert (await client.head(blob)).status_code == 200
+    assert (await client.post(blob, content=b"")).status_code == 200
+    body = {"model": "sent", "files": {"demo.gguf": digest_of(content)}, "system": "Be kind.", "stream": False}
+    assert (await client.post("/api/create", json=body)).json() == {"status": "success"}
+    made = store.get("sent")
+    assert (made.digest, made.system) == (digest_of(content), "Be kind.")
+    assert store.model_path(made).read_bytes() == content
+    assert not [*(store.root / "uploads").iterdir()]
+    assert (await client.head(blob)).status_code == 200, "the store has it"
+    again = {"model": "again", "files": {"demo.gguf": digest_of(content)}, "stream": False}
+    assert (await client.post("/api/create", json=again)).status_code == 200
+
+
+async def test_an_upload_that_is_not_what_it_says_leaves_nothing(client: httpx.AsyncClient, store: Store) -> None:
+    message = error_of(await client.post(f"/api/blobs/{digest_of(b'a')}", content=b"b"), 400)
+    assert digest_of(b"b") in message
+    assert not [*(store.root / "uploads").iterdir()]
+
+
+async def test_a_file_that_is_no_model_is_refused_when_a_model_is_made_of_it(client: httpx.AsyncClient) -> None:
+    content = b"This is no GGUF file."
+    assert (await client.post(f"/api/blobs/{digest_of(content)}", content=content)).status_code == 201
+    body = {"model": "x", "files": {"x.gguf": digest_of(content)}, "stream": False}
+    assert "GGUF" in error_of(await client.post("/api/create", json=body), 400)
+
+
+async def test_uploads_have_a_bound_together(store: Store) -> None:
+    settings = Settings(cache_ram=0, max_upload=100)
+    app = create_app(settings, ModelManager(settings, store), Traffic())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        assert (await client.post(f"/api/blobs/{digest_of(b'a' * 60)}", content=b"a" * 60)).status_code == 201
+        message = error_of(await client.post(f"/api/blobs/{digest_of(b'b' * 60)}", content=b"b" * 60), 413)
+        assert "100 B" in message
+        old, now = 0, time.time()
+        for path in (store.root / "uploads").iterdir():
+            os.utime(path, (old, now - KEPT_SECONDS - 1))
+        assert (await client.post(f"/api/blobs/{digest_of(b'b' * 60)}", content=b"b" * 60)).status_code == 201
+        assert [path.name for path in (store.root / "uploads").iterdir()] == [digest_of(b"b" * 60).replace(":", "-")]
+
+
 REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "show", {"model": "absent"}, 404, "'absent' not found"),
     ("POST", "show", {"model": "../x"}, 404, "not found"),
@@ -154,7 +208,8 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("DELETE", "delete", {"model": "absent"}, 404, "absent"),
     ("POST", "pull", {"model": "llama3.2"}, 404, "brim fetches none"),
     ("POST", "push", {"model": "mine"}, 501, "does not push"),
-    ("POST", "blobs/sha256:00", {}, 501, "no uploads"),
+    ("POST", "blobs/sha256:00", {}, 400, "64 hexadecimal digits"),
+    ("POST", f"blobs/sha256:{'0' * 64}", {}, 400, "the file's digest is"),
     ("POST", "create", {"model": "x"}, 400, "either 'from'"),
     ("POST", "create", {"model": "x", "from": "absent"}, 404, "absent"),
     ("POST", "create", {"model": "x", "from": "/etc/passwd"}, 404, "may read the server's files"),
@@ -162,8 +217,15 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "create", {"model": "x", "modelfile": "FROM ./demo.gguf"}, 404, "may read the server's files"),
     ("POST", "create", {"model": "x", "modelfile": "FROM mine\nADAPTER /etc/passwd"}, 400, "ADAPTER"),
     ("POST", "create", {"model": "x", "modelfile": "FROM mine\nDRAFT /etc/passwd"}, 404, "DRAFT"),
+    ("POST", "create", {"model": "x", "modelfile": "FROM mine\nPROJECTOR /etc/passwd"}, 400, "PROJECTOR names a file"),
+    ("POST", "create", {"model": "x", "modelfile": "FROM mine\nFROM ./mmproj.gguf"}, 400, "PROJECTOR names a file"),
     ("POST", "create", {"model": "x", "modelfile": "FRM mine"}, 400, "did you mean FROM"),
-    ("POST", "create", {"model": "x", "from": "mine", "files": {"a.gguf": "sha256:0"}}, 400, "no uploads"),
+    ("POST", "create", {"model": "x", "from": "mine", "files": {"a.gguf": "sha256:0"}}, 400, "either 'from'"),
+    ("POST", "create", {"model": "x", "files": {"a.gguf": "sha256:0"}}, 400, "64 hexadecimal digits"),
+    ("POST", "create", {"model": "x", "files": {"a.gguf": f"sha256:{'0' * 64}"}}, 404, "was not uploaded"),
+    ("POST", "create", {"model": "x", "files": {"a.safetensors": f"sha256:{'0' * 64}"}}, 400, "no GGUF file"),
+    ("POST", "create", {"model": "x", "files": {"a.gguf": "", "b.gguf": ""}}, 400, "one GGUF file"),
+    ("POST", "create", {"model": "x", "from": "mine", "adapters": {"a": "sha256:0"}}, 400, "no uploaded adapters"),
     ("POST", "create", {"model": "x", "from": "mine", "template": "{{ .Prompt }}"}, 400, "Go template"),
     ("POST", "create", {"model": "x", "from": "mine", "parameters": {"mirostat": 1}}, 400, "mirostat"),
     ("POST", "create", {"model": "x", "from": "mine", "parameters": {"top_p": 2}}, 400, "from 0 to 1"),
@@ -185,4 +247,4 @@ async def test_a_model_that_is_there_need_not_be_pulled(client: httpx.AsyncClien
     assert lines_of(await client.post("/api/pull", json={"model": "mine"})) == [{"status": "success"}]
     answer = await client.post("/api/pull", json={"name": "mine:latest", "stream": False})
     assert answer.json() == {"status": "success"}
-    assert (await client.head("/api/blobs/sha256:00")).status_code == 404
+    assert (await client.head(f"/api/blobs/sha256:{'0' * 64}")).status_code == 404

@@ -80,6 +80,9 @@ def test_texts(written: str, meant: str) -> None:
         ("FORM ./x", 1, "did you mean FROM?"),
         ("FROM x\n\nCMD run", 3, "begins with one of FROM"),
         ("FROM x\nFROM y", 2, "line 1 already"),
+        ("FROM x\nFROM ./a.gguf\nFROM b.gguf", 3, "PROJECTOR stands in line 2 already"),
+        ("FROM x\nPROJECTOR a.gguf\nFROM ~/b", 3, "PROJECTOR stands in line 2 already"),
+        ('FROM x\nPROJECTOR ""', 2, "one folder, file or model name"),
         ("FROM x\nSYSTEM a\nsystem b", 3, "SYSTEM stands in line 2 already"),
         ("FROM x\nPARAMETER temprature 1", 2, "did you mean temperature?"),
         ("FROM x\nPARAMETER n_ctx 1", 2, "did you mean num_ctx?"),
@@ -140,6 +143,12 @@ def test_every_parameter_has_a_rule_and_no_name_is_said_twice() -> None:
     assert not NOT_IN_BRIM & set(RULES)
 
 
+@pytest.mark.parametrize("second", ["./b.gguf", "b.gguf", '"my b.gguf"', "/blobs/sha256-0", "../b", "~/b"])
+def test_a_second_from_names_the_projector_as_ollama_has_it(second: str) -> None:
+    modelfile = parse(f"FROM ./a.gguf\nFROM {second}")
+    assert (modelfile.source, modelfile.projector) == ("./a.gguf", second.strip('"'))
+
+
 def test_parameters_over_others() -> None:
     base = Parameters(temperature=1.0, top_k=5, stop=("a", "b"))
     assert Parameters(temperature=0.0, stop=("c",)).over(base) == Parameters(temperature=0.0, top_k=5, stop=("c",))
@@ -182,6 +191,7 @@ modelfiles = st.builds(
         tuple
     ),
     draft=st.none() | paths,
+    projector=st.none() | paths,
     licenses=st.lists(texts, max_size=2).map(tuple),
 )
 

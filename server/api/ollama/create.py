@@ -1,4 +1,4 @@
-"""POST /api/create: a model from another one in the store, with words and parameters of its own."""
+"""POST /api/create: a model from one in the store or an uploaded file, with words and parameters of its own."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
+from server.api.ollama.blobs import uploads_of
 from server.api.ollama.lines import finish, progress, stream_lines
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response
 from server.api.openai.fields import StrictModel
@@ -21,16 +22,14 @@ from server.models.create import Progress, create
 from server.models.manifest import ModelName
 from server.models.modelfile import Message, Modelfile, parse, serialise
 from server.models.parameters import Parameters, canonical_name, parse_parameter
+from server.models.uploads import parse_digest, the_only_gguf
 
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
 
-def _needs_upload(value: Any) -> None:
+def _no_adapters(value: Any) -> None:
     if value not in (None, {}):
-        raise ValueError("brim takes no uploads; create the model on the server, with brim create")
-
-
-Uploads = Annotated[Any, BeforeValidator(_needs_upload)]
+        raise ValueError("brim takes no uploaded adapters; create the model on the server, with brim create")
 
 
 class GivenMessage(StrictModel):
@@ -55,24 +54,27 @@ class CreateRequest(NamedModel):
     license: str | list[str] | None = None
     parameters: dict[str, Any] | None = None
     messages: list[GivenMessage] | None = None
-    files: Uploads = None
-    adapters: Uploads = None
+    files: dict[str, str] | None = None
+    """Digests of uploaded files by their names: one GGUF file, in place of `from`."""
+    adapters: Annotated[Any, BeforeValidator(_no_adapters)] = None
     stream: bool = True
 
     @model_validator(mode="after")
     def _has_origin(self) -> Self:
-        if (self.from_ is None) == (self.modelfile is None):
-            raise ValueError("give either 'from', the name of a model, or 'modelfile', a Modelfile's text")
+        if (self.from_ is not None) + (self.modelfile is not None) + bool(self.files) != 1:
+            raise ValueError(
+                "give either 'from', a model's name, or 'files', an uploaded file, or 'modelfile', a Modelfile's text"
+            )
         return self
 
-    def as_modelfile(self) -> Modelfile:
-        """The model's description. Raises BrimError where it makes no sense."""
+    def as_modelfile(self, upload: Path | None) -> Modelfile:
+        """The model's description, `upload` being the uploaded file. Raises BrimError where it makes no sense."""
         if self.modelfile is not None:
             return parse(self.modelfile)
         licenses = [self.license] if isinstance(self.license, str) else self.license or []
         quantize = self.quantize or self.quantization
         described = Modelfile(
-            source=self.from_ or "",
+            source=str(upload) if upload else self.from_ or "",
             quantize=quantize.upper() if quantize else None,
             parameters=_parameters(self.parameters or {}),
             system=self.system,
@@ -96,15 +98,21 @@ async def create_model(body: CreateRequest, request: Request, context: ContextOf
 async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes]:
     store, loop = context.manager.store, asyncio.get_running_loop()
     try:
-        modelfile = body.as_modelfile()
-        for keyword, name in (("FROM", modelfile.source), ("DRAFT", modelfile.draft)):
+        upload = await asyncio.to_thread(_uploaded, body, context)
+        modelfile = body.as_modelfile(upload)
+        for keyword, name in (("FROM", None if upload else modelfile.source), ("DRAFT", modelfile.draft)):
             if name is not None:
                 _require_in_store(context, keyword, name)
-        if modelfile.adapters:
-            raise BrimError("ADAPTER names a file, and no request may read the server's files; use brim create there")
+        for keyword, files in (("ADAPTER", modelfile.adapters), ("PROJECTOR", modelfile.projector)):
+            if files:
+                raise BrimError(
+                    f"{keyword} names a file, and no request may read the server's files; use brim create there"
+                )
 
         def work(report: Progress) -> None:
             create(store, body.model, modelfile, Path(), progress=report)
+            for digest in (body.files or {}).values():
+                uploads_of(context).remove(parse_digest(digest))
             loop.call_soon_threadsafe(context.manager.retire, body.model)
 
         async with aclosing(progress(work)) as lines:
@@ -114,6 +122,18 @@ async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes
         raise
     except BrimError as error:
         raise RequestError(str(error)) from error
+
+
+def _uploaded(body: CreateRequest, context: Context) -> Path | None:
+    """The uploaded file that a request names, if it does. Raises RequestError: 404 where it is not there."""
+    if not body.files:
+        return None
+    name, digest = the_only_gguf(body.files)
+    path = uploads_of(context).find(parse_digest(digest))
+    if path is None:
+        message = f"files: {name} was not uploaded: POST it to /api/blobs/{digest} first"
+        raise RequestError(message, status=404, code="blob_not_found", param="files")
+    return path
 
 
 def _require_in_store(context: Context, keyword: str, name: str) -> None:
