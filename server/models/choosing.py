@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from server.errors import BrimError
+from server.models.projector import MARK, is_named_as_projector
 from server.models.sources import CHECKPOINT_FILES
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 PREFERRED = ("Q4_K_M", "Q4_0", "Q8_0")
 """The quantization types that are taken, the first there is, where none is asked for."""
-NO_MODEL = ("mmproj", "imatrix")
-"""Words in the names of GGUF files that are no language model: vision encoders, importance matrices."""
+PREFERRED_PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
+"""The same for projectors, which are small and lose by fewer bits."""
+NO_MODEL = (MARK, "imatrix")
+"""Words in the names of GGUF files that are no language model: projectors, importance matrices."""
 SHOWN = 12
 """File names that an error message lists at most."""
 
@@ -53,6 +56,14 @@ def choose(repository: Repository, choice: str | None) -> GGUF:
     if not found:
         raise BrimError(f"{repository.name} has no GGUF file {choice}; there are {_listed(list(models))}")
     return models[_only(found, repository, choice)]
+
+
+def choose_projector(repository: Repository) -> RemoteFile | None:
+    """The multimodal projector that comes with a model: of the first type in `PREFERRED_PROJECTORS`, else by name."""
+    named = (file for file in repository.files if is_named_as_projector(PurePosixPath(file.name).name))
+    files = sorted(named, key=lambda file: file.name)
+    of_type = (file for quantization in PREFERRED_PROJECTORS for file in files if _has(file.name, quantization))
+    return next(of_type, files[0] if files else None)
 
 
 def checkpoint_files(repository: Repository) -> tuple[RemoteFile, ...]:

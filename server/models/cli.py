@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from converter.cli import ending_in_good_order
 from server.errors import BrimError
 from server.models.describe import as_modelfile_text, in_bytes, in_short, template_of
 from server.models.manifest import DEFAULT_TAG, ModelName
+from server.models.projector import read_projector, senses_of
 from server.models.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from server.models.manifest import Manifest
+    from server.models.manifest import Manifest, Model
     from server.models.parameters import ParameterValue
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The models on this machine.")
@@ -55,6 +57,9 @@ def pull(
     quant: Annotated[
         str | None, typer.Option(metavar="TYPE", help="The quantization type, as after a colon in REF.")
     ] = None,
+    projector: Annotated[
+        bool, typer.Option("--projector/--no-projector", help="Take the multimodal projector that comes with it.")
+    ] = True,
     debug: Debug = False,
 ) -> None:
     """Fetch a model from the Hugging Face hub: a GGUF file, or a checkpoint, which is converted."""
@@ -65,7 +70,7 @@ def pull(
 
         with progress_bar() as progress:
             order = look_up(_quantized(reference, quant))
-            manifest = fetch(Store.default(), order, progress)
+            manifest = fetch(Store.default(), order if projector else replace(order, projector=None), progress)
         _print_summary(manifest)
 
 
@@ -203,6 +208,7 @@ def _print_overview(store: Store, manifest: Manifest) -> None:
         "file": str(store.blob_path(manifest.digest)),
         "adapters": ", ".join(f"{a.digest[7:19]} at {a.scale:g}" for a in manifest.adapters),
         "draft model": manifest.draft.details.architecture if manifest.draft else "",
+        "projector": _projector_in_short(store, manifest.projector) if manifest.projector else "",
         "template": "the Modelfile's" if manifest.template else "the model's own",
         "system": manifest.system or "",
         **{f"parameter {name}": _shown(value) for name, value in manifest.parameters.items()},
@@ -213,6 +219,11 @@ def _print_overview(store: Store, manifest: Manifest) -> None:
     for fact, value in facts.items():
         if value:
             typer.echo(f"{fact:<{width}}{value}")
+
+
+def _projector_in_short(store: Store, projector: Model) -> str:
+    senses = senses_of(read_projector(store.blob_path(projector.digest)))
+    return f"{senses}, {projector.details.quantization}, {in_bytes(projector.size)}"
 
 
 def _shown(value: ParameterValue) -> str:

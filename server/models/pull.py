@@ -15,21 +15,24 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
+from msgspec import structs
+
 from converter.architectures import find_architecture
 from converter.checkpoint import read_json_object
 from converter.gguf_info import read_gguf_info
 from converter.quantization import Quantization, parse_quantization
 from server.errors import BrimError
-from server.models.choosing import checkpoint_files, choose
+from server.models.choosing import checkpoint_files, choose, choose_projector
 from server.models.create import plain_errors, require_language_model
 from server.models.describe import details_of, in_bytes
 from server.models.files import is_locked, locked, sha256
 from server.models.hub import Hub, HubError
 from server.models.manifest import DEFAULT_TAG, SCHEMA_VERSION, Manifest, Model, ModelName
 from server.models.parameters import Parameters
+from server.models.projector import ARCHITECTURE, read_projector
 from server.models.sources import made_from, sampling_defaults
 from server.models.split import join
-from server.models.store import PRIVATE
+from server.models.store import PRIVATE, DamagedManifestError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
     from server.models.create import Progress
     from server.models.hub import RemoteFile, Repository
-    from server.models.store import Store
+    from server.models.store import Staging, Store
 
 DEFAULT_TYPE = "Q4_K_M"
 """What a checkpoint is converted to where the name does not say."""
@@ -56,16 +59,18 @@ class Order:
         repository: where it comes from.
         files: what is fetched: a GGUF file, its parts, or a checkpoint.
         target: the type that a checkpoint is converted to; None where the files are GGUF.
+        projector: the multimodal projector that comes with it, if there is one.
     """
 
     name: ModelName
     repository: Repository
     files: tuple[RemoteFile, ...]
     target: Quantization | None
+    projector: RemoteFile | None = None
 
     @property
     def digest(self) -> str:
-        """Stands for all that is fetched: of one GGUF file, its own digest."""
+        """Stands for all that the model is made from: of one GGUF file, its own digest."""
         if len(self.files) == 1:
             return self.files[0].content
         contents = "\n".join(f"{file.name} {file.content}" for file in self.files)
@@ -77,23 +82,32 @@ class Order:
         return made_from(self.digest, self.target.name if self.target else None)
 
     @property
-    def size(self) -> int:
-        """Bytes to receive, if nothing is there yet."""
-        return sum(file.size for file in self.files)
-
-    @property
     def made_bytes(self) -> float:
         """About how many bytes are written besides what is received: a joined or converted file."""
+        size = sum(file.size for file in self.files)
         if self.target is None:
-            return self.size if len(self.files) > 1 else 0
+            return size if len(self.files) > 1 else 0
         of_two_bytes = self.target.tensor_type.block_bytes / self.target.tensor_type.block_size / 2
-        return self.size * of_two_bytes
+        return size * of_two_bytes
 
     @property
     def source(self) -> str:
         """Where it comes from, for people."""
         place = f"hf:{self.repository.name}"
         return place if self.target else f"{place}:{PurePosixPath(self.files[0].name).name}"
+
+
+@dataclass(frozen=True)
+class _Present:
+    """What the store has of an order before anything is fetched."""
+
+    model: Model | None
+    projector: Model | None
+
+    def lacks(self, order: Order) -> tuple[RemoteFile, ...]:
+        """What is to be fetched: the projector is taken with a model, and where only it is missing, alone."""
+        projector = (order.projector,) if order.projector and not self.projector else ()
+        return projector if self.model else (*order.files, *projector)
 
 
 def look_up(text: str, hub: Hub | None = None) -> Order:
@@ -115,11 +129,12 @@ def look_up(text: str, hub: Hub | None = None) -> Order:
         )
     repository = (hub or Hub()).look_up(name.repository)
     choice = None if name.tag == DEFAULT_TAG else name.tag
+    projector = choose_projector(repository)
     if files := choose(repository, choice):
-        return Order(name, repository, files, None)
+        return Order(name, repository, files, None, projector)
     files = checkpoint_files(repository)
     with plain_errors():
-        return Order(name, repository, files, parse_quantization(choice or DEFAULT_TYPE))
+        return Order(name, repository, files, parse_quantization(choice or DEFAULT_TYPE), projector)
 
 
 def pull(store: Store, order: Order, progress: Progress | None = None, hub: Hub | None = None) -> Manifest:
@@ -135,35 +150,58 @@ def pull(store: Store, order: Order, progress: Progress | None = None, hub: Hub 
         HubError: the hub does not give it, or the connection is lost for good.
         BrimError: the disk has no room for it, it is being fetched already, or the files cannot be used.
     """
-    known = store.find(order.made_from) or store.with_digest(order.digest)
-    if known is None:
-        return _fetch(store, order, progress, hub or Hub())
-    if str(order.name) in store:
-        present = store.get(str(order.name))
-        if present.digest == known.digest:
-            return present
-    manifest = _manifest(order, known, Parameters())
+    known = _look_for(store, order)
+    if known.model is None or known.lacks(order):
+        return _fetch(store, order, known, progress, hub or Hub())
+    manifest = _manifest(store, order, known.model, known.projector, Parameters())
     with store.staging() as staging:
         staging.commit(manifest)
     return manifest
 
 
-def _fetch(store: Store, order: Order, progress: Progress | None, hub: Hub) -> Manifest:
+def _look_for(store: Store, order: Order) -> _Present:
+    file = order.projector
+    model = store.find(order.made_from) or store.with_digest(order.digest)
+    projector = store.find(made_from(file.content, None)) or store.with_digest(file.content) if file else None
+    return _Present(
+        model=model if model and model.details.architecture != ARCHITECTURE else None,
+        projector=projector if projector and projector.details.architecture == ARCHITECTURE else None,
+    )
+
+
+def _fetch(store: Store, order: Order, known: _Present, progress: Progress | None, hub: Hub) -> Manifest:
     with plain_errors(), _downloads(store, order) as folder:
-        _require_room(folder, order)
-        paths = _receive(order, folder, progress, hub)
+        _require_room(folder, order, known)
+        _receive(order, known.lacks(order), folder, progress, hub)
         with store.staging() as staging:
-            made = _make(order, paths, staging.folder / "made.gguf", progress)
-            blob = staging.put_file(made, progress=_stage(progress, "hashing"))
-            if made in paths:
-                _require_content(order.files[0], made, blob.digest)
-            info = read_gguf_info(made)
-            require_language_model(info, order.source)
-            model = Model(digest=blob.digest, size=blob.size, details=details_of(info), made_from=order.made_from)
-            manifest = _manifest(order, model, sampling_defaults(folder) if order.target else Parameters())
+            model, projector = known.model, known.projector
+            recommended = sampling_defaults(folder) if order.target and not model else Parameters()
+            model = model or _take_model(order, folder, staging, progress)
+            if order.projector and not projector:
+                projector = _take_projector(order.projector, folder, staging, progress)
+            manifest = _manifest(store, order, model, projector, recommended)
             staging.commit(manifest)
         shutil.rmtree(folder, ignore_errors=True)
     return manifest
+
+
+def _take_model(order: Order, folder: Path, staging: Staging, progress: Progress | None) -> Model:
+    """Bring the model in, made from what has been received."""
+    paths = [_place(folder, file) for file in order.files]
+    made = _make(order, paths, staging.folder / "made.gguf", progress)
+    blob = staging.put_file(made, progress=_stage(progress, "hashing"))
+    if made in paths:
+        _require_content(order.files[0], made, blob.digest)
+    info = read_gguf_info(made)
+    require_language_model(info, order.source)
+    return Model(digest=blob.digest, size=blob.size, details=details_of(info), made_from=order.made_from)
+
+
+def _take_projector(file: RemoteFile, folder: Path, staging: Staging, progress: Progress | None) -> Model:
+    path = _place(folder, file)
+    blob = staging.put_file(path, progress=_stage(progress, "hashing"))
+    details = details_of(read_projector(path, file.name))
+    return Model(digest=blob.digest, size=blob.size, details=details, made_from=made_from(file.content, None))
 
 
 @contextlib.contextmanager
@@ -187,30 +225,31 @@ def _downloads(store: Store, order: Order) -> Generator[Path]:
         yield folder
 
 
-def _require_room(folder: Path, order: Order) -> None:
+def _require_room(folder: Path, order: Order, known: _Present) -> None:
     """Raises BrimError where the disk has no room for what is missing and what is made of it."""
     there = sum(path.stat().st_size for path in folder.iterdir())
-    needed, free = order.size - there + int(order.made_bytes), shutil.disk_usage(folder).free
+    needed = sum(file.size for file in known.lacks(order)) - there + (0 if known.model else int(order.made_bytes))
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise BrimError(
             f"{order.name} needs {in_bytes(needed)}, and the disk that holds {folder.parent} has {in_bytes(free)} free"
         )
 
 
-def _receive(order: Order, folder: Path, progress: Progress | None, hub: Hub) -> list[Path]:
+def _receive(order: Order, files: tuple[RemoteFile, ...], folder: Path, progress: Progress | None, hub: Hub) -> None:
     """Fetch what is missing, small files first, so that what cannot be used is known before hours have passed."""
-    done = 0
+    done, size = 0, sum(file.size for file in files)
 
     def report(there: int, _: int) -> None:
         if progress:
-            progress(f"fetching {order.name}", done + there, order.size)
+            progress(f"fetching {order.name}", done + there, size)
 
-    for file in sorted(order.files, key=lambda file: file.size):
-        path = folder / PurePosixPath(file.name).name
+    for file in sorted(files, key=lambda file: file.size):
+        path = _place(folder, file)
         if not path.exists():
             part = folder / f"{path.name}.part"
             hub.fetch(order.repository, file, part, report)
-            if order.target or len(order.files) > 1:
+            if order.target or len(order.files) > 1 or file == order.projector:
                 _require_content(file, part, sha256(part))
             part.replace(path)
         done += file.size
@@ -219,7 +258,13 @@ def _receive(order: Order, folder: Path, progress: Progress | None, hub: Hub) ->
             find_architecture(read_json_object(path))  # refuses those that cannot be converted
         if file.name == INDEX:
             _check_index(path, order)
-    return [folder / PurePosixPath(file.name).name for file in order.files]
+        if file == order.projector:
+            read_projector(path, file.name)  # refuses what is none
+
+
+def _place(folder: Path, file: RemoteFile) -> Path:
+    """Where a file lies when it has been received."""
+    return folder / PurePosixPath(file.name).name
 
 
 def _require_content(file: RemoteFile, path: Path, digest: str) -> None:
@@ -252,7 +297,12 @@ def _make(order: Order, paths: list[Path], out: Path, progress: Progress | None)
     return paths[0]
 
 
-def _manifest(order: Order, model: Model, parameters: Parameters) -> Manifest:
+def _manifest(store: Store, order: Order, model: Model, projector: Model | None, parameters: Parameters) -> Manifest:
+    """What the store is to know; of a model that has the name already, all but its projector stays as it was."""
+    with contextlib.suppress(ModelNotFoundError, DamagedManifestError):
+        present = store.get(str(order.name))
+        if present.digest == model.digest:
+            return structs.replace(present, projector=projector)
     return Manifest(
         schema=SCHEMA_VERSION,
         name=str(order.name),
@@ -260,6 +310,7 @@ def _manifest(order: Order, model: Model, parameters: Parameters) -> Manifest:
         source=order.source,
         created=datetime.now(UTC),
         parameters=parameters,
+        projector=projector,
     )
 
 
