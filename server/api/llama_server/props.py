@@ -35,7 +35,7 @@ async def props(context: ContextOf, model: ModelName = None) -> Response:
         "total_slots": info.parallel,
         "model_alias": loaded.name,
         "model_path": loaded.source.path.name,
-        "modalities": {"vision": False, "audio": False},
+        "modalities": {"vision": info.vision, "audio": info.hearing},
         "chat_template": loaded.template.source,
         "bos_token": info.bos_token,
         "eos_token": info.eos_token,

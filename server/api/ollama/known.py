@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ import msgspec
 from converter.gguf_info import read_gguf_info
 from server.errors import RequestError
 from server.models.describe import details_of, in_short
+from server.models.projector import ARCHITECTURE as PROJECTOR_FAMILY
+from server.models.projector import NO_PROJECTOR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +41,7 @@ class Known:
         path: of its GGUF file.
         digest: of that file, as 64 hexadecimal digits.
         size: of all its files, in bytes.
+        projector: what reads images and sounds for it.
         manifest: what the store knows of it, if it is there.
     """
 
@@ -48,21 +51,23 @@ class Known:
     size: int
     modified: datetime
     details: Details
+    projector: Path | None = None
     manifest: Manifest | None = None
 
     @property
     def described(self) -> ModelDetails:
         """Ollama's form of the details."""
         family = self.details.architecture
-        return ModelDetails(family, [family], in_short(self.details.parameters), self.details.quantization)
+        families = [family, PROJECTOR_FAMILY] if self.projector else [family]
+        return ModelDetails(family, families, in_short(self.details.parameters), self.details.quantization)
 
 
 def known_models(manager: ModelManager) -> dict[str, Known]:
     """Every model that requests may name, by its name. Reads files."""
     found = {manifest.name: _stored(manifest, manager) for manifest in manager.store.list()}
     for source in manager.sources():
-        if source.name not in found:
-            found[source.name] = _from_path(source)
+        stored = found.get(source.name)
+        found[source.name] = replace(stored, projector=source.projector) if stored else _from_path(source)
     return found
 
 
@@ -76,6 +81,7 @@ def known_model(manager: ModelManager, name: str) -> Known:
 
 
 def _stored(manifest: Manifest, manager: ModelManager) -> Known:
+    projector = None if manager.projector_wish == NO_PROJECTOR else manifest.projector
     return Known(
         name=manifest.name,
         path=manager.store.blob_path(manifest.digest),
@@ -83,17 +89,20 @@ def _stored(manifest: Manifest, manager: ModelManager) -> Known:
         size=manifest.size,
         modified=manifest.created,
         details=manifest.details,
+        projector=manager.store.blob_path(projector.digest) if projector else None,
         manifest=manifest,
     )
 
 
 def _from_path(source: ModelSource) -> Known:
     status = source.path.stat()
+    beside = source.projector.stat().st_size if source.projector else 0
     return Known(
         name=source.name,
         path=source.path,
         digest=source.digest.split(":")[-1],
-        size=status.st_size,
+        size=status.st_size + beside,
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
         details=details_of(read_gguf_info(source.path)),
+        projector=source.projector,
     )

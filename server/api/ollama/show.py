@@ -18,6 +18,7 @@ from server.models.describe import as_modelfile_text, template_of
 from server.models.embedding import pooling_of
 from server.models.manager import ModelManager
 from server.models.manifest import Manifest
+from server.models.projector import Senses, senses_of
 
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
@@ -45,13 +46,15 @@ async def show(body: ShowRequest, context: ContextOf) -> Response:
 def _shown(manager: ModelManager, name: str, *, verbose: bool) -> dict[str, Any]:
     known = known_model(manager, name)
     info = read_gguf_info(known.path)
+    projector = read_gguf_info(known.projector) if known.projector else None
     template = _template(known, info, manager)
     shown: dict[str, Any] = {
         "modelfile": f"FROM {known.path}\n",
         "template": template or CHATML,
         "details": known.described,
         "model_info": _metadata(info, verbose=verbose),
-        "capabilities": _capabilities(info, template),
+        "projector_info": _metadata(projector, verbose=verbose) if projector else None,
+        "capabilities": _capabilities(info, template, senses_of(projector) if projector else None),
         "modified_at": timestamp(known.modified),
     }
     if manifest := known.manifest:
@@ -62,7 +65,7 @@ def _shown(manager: ModelManager, name: str, *, verbose: bool) -> dict[str, Any]
             "system": manifest.system or "",
             "messages": [{"role": message.role, "content": message.text} for message in manifest.messages],
         }
-    return {key: value for key, value in shown.items() if value not in ("", [])}
+    return {key: value for key, value in shown.items() if value not in ("", [], None)}
 
 
 def _template(known: Known, info: GGUFInfo, manager: ModelManager) -> str:
@@ -92,8 +95,8 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, list) and len(cast("list[Any]", value)) > LONGEST_LIST
 
 
-def _capabilities(info: GGUFInfo, template: str) -> list[str]:
-    """What a model can do, in Ollama's words, as far as its file and template tell."""
+def _capabilities(info: GGUFInfo, template: str, senses: Senses | None) -> list[str]:
+    """What a model can do, in Ollama's words, as far as its files and template tell."""
     if pooling_of(info):
         return ["embedding"]
     found = ["completion"]
@@ -103,4 +106,8 @@ def _capabilities(info: GGUFInfo, template: str) -> list[str]:
         found.append("insert")
     if can_think(template):
         found.append("thinking")
+    if senses and senses.vision:
+        found.append("vision")
+    if senses and senses.hearing:
+        found.append("audio")
     return found
