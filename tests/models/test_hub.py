@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,7 +23,7 @@ from server.api.limits import Traffic
 from server.app import create_app
 from server.errors import BrimError
 from server.models import hub as hub_module
-from server.models.choosing import choose
+from server.models.choosing import choose, choose_projector
 from server.models.create import create_from_file
 from server.models.hub import HubError, RemoteFile, Repository
 from server.models.manager import ModelManager
@@ -33,6 +34,7 @@ from server.models.split import join
 from server.models.store import Store
 from server.settings import Settings
 from tests.conftest import ROOT, brim_environment
+from tests.engine.projectors import write_llava
 from tests.models.hub_server import FakeHub
 
 if TYPE_CHECKING:
@@ -52,17 +54,8 @@ def tiny(demo_gguf: Path) -> bytes:
 
 @pytest.fixture
 def hub(tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub with one repository of GGUF files, two of which are models."""
-    fake = FakeHub(
-        repositories={
-            NAME: {
-                "README.md": b"# Tiny",
-                FILE: tiny,
-                "Tiny-Q8_0.gguf": tiny + b"\0",
-                "mmproj-Tiny-Q4_K_M.gguf": bytes(5000),
-            }
-        }
-    )
+    """A hub with one repository of two models in GGUF form."""
+    fake = FakeHub(repositories={NAME: {"README.md": b"# Tiny", FILE: tiny, "Tiny-Q8_0.gguf": tiny + b"\0"}})
     server = fake.start()
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, fake.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -271,6 +264,89 @@ def test_parts_in_another_order_are_not_joined(demo_gguf: Path, tmp_path: Path) 
     parts = split(demo_gguf, tmp_path, 2)
     with pytest.raises(BrimError, match="is not part 1 of 2"):
         join(parts[::-1], tmp_path / "whole.gguf")
+
+
+# -- a projector beside it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["mmproj-F32.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"], "mmproj-F16.gguf"),
+        (["mmproj-F32.gguf", "mmproj-BF16.gguf"], "mmproj-BF16.gguf"),
+        (["a.mmproj-f32.gguf", "a.mmproj-q8_0.gguf"], "a.mmproj-q8_0.gguf"),
+        (["mmproj-b.gguf", "deep/mmproj-a-F32.gguf"], "deep/mmproj-a-F32.gguf"),
+        (["mmproj-b-Q4_0.gguf", "mmproj-a-Q5_0.gguf"], "mmproj-a-Q5_0.gguf"),
+    ],
+)
+def test_the_projector_that_comes_with_a_model(names: list[str], chosen: str) -> None:
+    found = choose_projector(repository("a-F16.gguf", "mmproj.txt", "mmproj-F16/readme", *names))
+    assert found
+    assert found.name == chosen
+
+
+def test_a_repository_may_have_no_projector() -> None:
+    assert choose_projector(repository("a-F16.gguf", "mmproj-F16.safetensors")) is None
+
+
+@pytest.fixture
+def eyes(hub: FakeHub, tiny: bytes, tmp_path: Path) -> bytes:
+    """A projector, which the hub has with the model in maker/Seeing."""
+    data = write_llava(tmp_path / "projector.gguf").read_bytes()
+    hub.repositories["maker/Seeing"] = {FILE: tiny, "mmproj-F32.gguf": bytes(5000), "mmproj-F16.gguf": data}
+    return data
+
+
+def test_a_projector_comes_with_its_model(store: Store, hub: FakeHub, tiny: bytes, eyes: bytes) -> None:
+    seen: list[tuple[str, int, int]] = []
+    manifest = pull(store, look_up("hf:maker/Seeing"), lambda stage, done, total: seen.append((stage, done, total)))
+    assert manifest.projector
+    assert store.blob_path(manifest.projector.digest).read_bytes() == eyes
+    assert store.model_path(manifest).read_bytes() == tiny
+    assert resolve("hf:maker/Seeing", store).projector == store.blob_path(manifest.projector.digest)
+    fetched = [(done, total) for stage, done, total in seen if stage.startswith("fetching")]
+    assert fetched == sorted(fetched)
+    assert fetched[-1] == (len(tiny) + len(eyes),) * 2
+    assert [name for name, _ in hub.received] == ["mmproj-F16.gguf", FILE]
+    assert pull(store, look_up("hf:maker/Seeing")) == manifest
+    assert len(hub.received) == 2
+    assert not list((store.root.parent / "downloads").iterdir())
+
+
+def test_a_projector_alone_is_fetched_for_a_model_that_is_there(store: Store, hub: FakeHub, eyes: bytes) -> None:
+    order = look_up("hf:maker/Seeing")
+    blind = pull(store, replace(order, projector=None))
+    assert blind.projector is None
+    seeing = pull(store, order)
+    assert (seeing.digest, seeing.created) == (blind.digest, blind.created)
+    assert seeing.projector
+    assert [name for name, _ in hub.received] == [FILE, "mmproj-F16.gguf"]
+    again = pull(store, replace(order, projector=None))
+    assert again.projector is None
+    assert len(list((store.root / "blobs").iterdir())) == 1
+
+
+def test_what_is_no_projector_is_refused_before_the_model_comes(store: Store, hub: FakeHub, tiny: bytes) -> None:
+    hub.repositories["maker/Odd"] = {FILE: tiny, "mmproj-F16.gguf": bytes(5000)}
+    with pytest.raises(BrimError, match=r"the projector mmproj-F16.gguf cannot be read"):
+        pull(store, look_up("hf:maker/Odd"))
+    assert [name for name, _ in hub.received] == ["mmproj-F16.gguf"]
+    hub.lies = {"mmproj-F16.gguf"}
+    hub.repositories["maker/Damaged"] = {FILE: tiny + b"\0\0", "mmproj-F16.gguf": bytes(6000)}
+    with pytest.raises(HubError, match="has arrived damaged"):
+        pull(store, look_up("hf:maker/Damaged"))
+    assert store.list() == []
+
+
+def test_a_full_disk_counts_the_projector(
+    store: Store, hub: FakeHub, tiny: bytes, eyes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(store.root.parent.parent)
+    free = len(tiny) + len(eyes) - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))  # pyright: ignore
+    with pytest.raises(BrimError, match=r"needs .* and the disk that holds .* has .* free"):
+        pull(store, look_up("hf:maker/Seeing"))
+    assert hub.received == []
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
