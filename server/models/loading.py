@@ -16,7 +16,7 @@ from server.engine.messages import LoadSpec, Placement
 from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
 from server.models.projector import NO_PROJECTOR
-from server.models.resolve import ModelSource, fingerprint, resolve
+from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
 from server.offload import Choice, Wish, choose, companions_of, difference, draft_placement, learn, step_down
 from server.offload.holding import Holding, holdings
@@ -164,11 +164,10 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
     )
     choice = choose(source.path, wish, rpc=settings.rpc)
     draft, projector = choice.guest("draft"), choice.guest("projector")
-    seen_by = f" seen by {fingerprint(source.projector)}" if source.projector else ""  # images are cached with it
     spec = LoadSpec(
         path=str(source.path),
         name=source.name,
-        digest=source.digest + seen_by,
+        digest=source.digest,
         placement=choice.placement,
         context=choice.context,
         kv_cells=choice.pool,

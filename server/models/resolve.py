@@ -149,7 +149,7 @@ def _from_file(path: Path) -> ModelSource:
     path = path.resolve()
     info = _read(path)
     refuse_projector(info.architecture, path)
-    return ModelSource(name=path.stem, path=path, digest=fingerprint(path), pooling=pooling_of(info))
+    return ModelSource(name=path.stem, path=path, digest=_fingerprint(path), pooling=pooling_of(info))
 
 
 def _read(path: Path) -> GGUFInfo:
@@ -159,7 +159,7 @@ def _read(path: Path) -> GGUFInfo:
         raise BrimError(str(error)) from error
 
 
-def fingerprint(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     """Stands for a digest of the whole file, which would take minutes to read: its size, its age and its two ends."""
     status = path.stat()
     found = hashlib.sha256(f"{status.st_size}:{status.st_mtime_ns}".encode())

@@ -15,6 +15,7 @@ from server.models.cli import app
 from server.models.create import create_from_file, ensure_demo
 from server.models.parameters import RULES
 from server.models.store import Store
+from tests.engine.projectors import write_llava
 
 from .test_create import write_adapter
 
@@ -31,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "SmolLM2-135M-Instruct").symlink_to(demo.CHECKPOINT)
     convert(demo.CHECKPOINT, folder / "model-f16.gguf", "F16")
     write_adapter(folder / "my lora.gguf", "llama")
+    write_llava(folder / "mmproj-model-f16.gguf")
     assert ensure_demo(Store(folder / "home" / "models"))
     return folder
 

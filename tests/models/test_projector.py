@@ -202,7 +202,7 @@ def test_show_tells_of_it(folder: Path, projector: Path, store: Store) -> None:
     assert " KB" in row
 
 
-def test_the_worker_is_told_and_caches_apart(folder: Path, projector: Path, store: Store) -> None:
+def test_the_worker_is_told(folder: Path, projector: Path, store: Store) -> None:
     settings = Settings(cache_ram=0, cache_disk=0, gpu_layers=0)
 
     def planned(source: ModelSource) -> Any:
@@ -212,7 +212,6 @@ def test_the_worker_is_told_and_caches_apart(folder: Path, projector: Path, stor
     seeing = planned(resolve(str(folder / "model.gguf"), store, str(projector)))
     assert (blind.projector_path, seeing.projector_path) == ("", str(projector))
     assert seeing.projector_device == ""
-    assert blind.digest != seeing.digest
 
 
 async def test_ollamas_show_tells_of_it_before_it_is_loaded(folder: Path, projector: Path, store: Store) -> None:
