@@ -14,6 +14,6 @@ async def prompt_tokens(model: LoadedModel, prepared: Prepared) -> int:
     generate = prepared.generate
     assert isinstance(generate.prompt, str)
     found = await model.engine.tokenize(
-        generate.prompt, add_special=generate.add_special, parse_special=generate.parse_special
+        generate.prompt, media=generate.media, add_special=generate.add_special, parse_special=generate.parse_special
     )
     return len(found.tokens)

@@ -12,6 +12,7 @@ from server.chat.constraint import constrain
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 from server.chat.reasoning import limit_reasoning
 from server.engine.messages import Done, FinishReason, Generate, TokenLogprob, Usage
+from server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -130,8 +131,10 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     """Render a conversation with the model's template, and say how its answer is constrained and read.
 
     Raises:
-        RequestError: the template fails or refuses the conversation, or a tool is asked for that is not offered.
+        RequestError: the template fails or refuses the conversation, a tool is asked for that is not offered, or the
+            conversation shows what the model cannot see or hear.
     """
+    _check_senses(model, task)
     style = model.template.format
     tools = () if task.tool_choice == "none" else task.tools
     prompt = model.template.render(
@@ -140,21 +143,29 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
         variables=task.variables,
         thinking=task.thinking,
     )
+    text, media, boundaries = task.shown.place(prompt.text, prompt.boundaries)
     special = model.info.special_tokens
-    reasoning_end = style.open_reasoning(prompt.text)
+    reasoning_end = style.open_reasoning(text)
     grammar = constrain(task, style, special, reasoning_end)
     generate = structs.replace(
         task.generate,
-        prompt=prompt.text,
-        boundaries=prompt.boundaries,
+        prompt=text,
+        media=media,
+        boundaries=boundaries,
         grammar=grammar,
-        reasoning=limit_reasoning(task, style, prompt.text, grammar),
+        reasoning=limit_reasoning(task, style, text, grammar),
         visible=[mark for mark in style.marks if mark in special],
     )
-    readers = [
-        AnswerReader(style.parser(tools, prompt.text), reasons=reasoning_end is not None) for _ in range(generate.n)
-    ]
+    readers = [AnswerReader(style.parser(tools, text), reasons=reasoning_end is not None) for _ in range(generate.n)]
     return Prepared(generate, readers)
+
+
+def _check_senses(model: LoadedModel, task: ChatTask) -> None:
+    kinds = task.shown.kinds
+    if "image" in kinds and not model.info.vision:
+        raise RequestError(f"{model.name} has no vision: leave the images out", param="messages")
+    if "audio" in kinds and not model.info.hearing:
+        raise RequestError(f"{model.name} does not hear: leave the audio out", param="messages")
 
 
 async def chat_deltas(engine: Engine, prepared: Prepared) -> AsyncGenerator[ChatDelta | Done]:

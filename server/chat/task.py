@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from server.chat.media import Shown
 from server.chat.template import Message
 from server.chat.tools import Tool, ToolChoice
 from server.engine.messages import Generate, Grammar
@@ -25,6 +26,7 @@ class ChatTask(Struct, frozen=True, kw_only=True):
         reasoning_budget: after how many tokens reasoning is made to end; None lets it last.
         reasoning_message: what it ends with then.
         variables: further variables for the template.
+        shown: the images and sounds whose marks the messages have.
         generate: sampling, limits and partition; its prompt, stop strings' order and grammar are filled in here.
     """
 
@@ -37,4 +39,5 @@ class ChatTask(Struct, frozen=True, kw_only=True):
     reasoning_budget: int | None = None
     reasoning_message: str = ""
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
+    shown: Shown = field(default_factory=Shown)
     generate: Generate

@@ -35,6 +35,7 @@ from server.engine.messages import (
     LoadFailed,
     LoadProgress,
     LoadSpec,
+    Medium,
     ModelInfo,
     Ready,
     Refused,
@@ -209,11 +210,24 @@ class Engine:
                     self._send(Cancel(number))
 
     async def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True, pieces: bool = False
+        self,
+        text: str,
+        *,
+        media: list[Medium] | None = None,
+        add_special: bool = False,
+        parse_special: bool = True,
+        pieces: bool = False,
     ) -> Tokens:
-        """Turn text into token ids; with `pieces`, also each token's bytes."""
+        """Turn text, and what it shows, into token ids; with `pieces`, also each token's bytes."""
         number = next(self._ids)
-        message = Tokenize(id=number, text=text, add_special=add_special, parse_special=parse_special, pieces=pieces)
+        message = Tokenize(
+            id=number,
+            text=text,
+            media=media or [],
+            add_special=add_special,
+            parse_special=parse_special,
+            pieces=pieces,
+        )
         answer = await self._ask(number, message)
         assert isinstance(answer, Tokens)
         return answer

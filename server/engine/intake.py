@@ -224,10 +224,15 @@ class Intake(threading.Thread):
         """A prompt's tokens, or those of its text up to offset `end`, and what it shows. Raises RequestError."""
         if isinstance(ask.prompt, list):
             return ask.prompt, []
-        text = ask.prompt[:end]
-        media = [medium for medium in ask.media if medium.at < len(text) or (end is None and medium.at == len(text))]
+        media = ask.media if end is None else [medium for medium in ask.media if medium.at < end]
+        return self._split(ask.prompt[:end], media, add_special=ask.add_special, parse_special=ask.parse_special)
+
+    def _split(
+        self, text: str, media: list[Medium], *, add_special: bool, parse_special: bool
+    ) -> tuple[list[int], list[Chunk]]:
+        """The tokens of a text with media. Raises RequestError where the model does not take them."""
         if not media:
-            return self._vocab.tokenize(text, add_special=ask.add_special, parse_special=ask.parse_special), []
+            return self._vocab.tokenize(text, add_special=add_special, parse_special=parse_special), []
         if self._projector is None:
             raise RequestError(NO_PROJECTOR, code="model_not_supported", param="messages")
         parts: list[str | Medium] = []
@@ -237,7 +242,7 @@ class Intake(threading.Thread):
             at = medium.at
         own_bos = self._vocab.add_bos and text.startswith(self._vocab.text(self._vocab.bos))
         return self._projector.tokenize(
-            [*parts, text[at:]], add_special=ask.add_special and not own_bos, parse_special=ask.parse_special
+            [*parts, text[at:]], add_special=add_special and not own_bos, parse_special=parse_special
         )
 
     def _checkpoints(self, ask: Generate, tokens: list[int]) -> list[int]:
@@ -253,9 +258,13 @@ class Intake(threading.Thread):
         return sorted(found - {0})
 
     def _tokenize(self, message: Tokenize) -> None:
-        tokens = self._vocab.tokenize(
-            message.text, add_special=message.add_special, parse_special=message.parse_special
-        )
+        try:
+            tokens, _ = self._split(
+                message.text, message.media, add_special=message.add_special, parse_special=message.parse_special
+            )
+        except RequestError as error:
+            self._outbox.send(_refused(message.id, error))
+            return
         pieces = [self._vocab.piece(token, special=True) for token in tokens] if message.pieces else []
         self._outbox.send(Tokens(message.id, tokens, pieces))
 

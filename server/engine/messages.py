@@ -186,6 +186,8 @@ class Tokenize(Struct, frozen=True, kw_only=True, tag=True):
 
     id: int
     text: str
+    media: list[Medium] = field(default_factory=list[Medium])
+    """What the text shows: tokens below zero stand for it."""
     add_special: bool = False
     parse_special: bool = True
     pieces: bool = False

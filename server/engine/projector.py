@@ -8,6 +8,7 @@ import ctypes
 import weakref
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as ll
@@ -93,6 +94,9 @@ class Projector:
         self.device_bytes = _held(spec, Counter(device_bytes()) - before)
         self._mrope = bool(mtmd.mtmd_decode_use_mrope(pointer))
         self._width: int = ll.llama_model_n_embd_inp(model.pointer)
+        file = Path(spec.projector_path).stat()
+        self._identity = f"{file.st_size} {file.st_mtime_ns} "
+        """Whose embeddings these are: states on disk that hold another's must not be taken for this one's."""
         self._ubatch = spec.placement.n_ubatch
         self.vision = bool(mtmd.mtmd_support_vision(pointer))
         self.hearing = bool(mtmd.mtmd_support_audio(pointer))
@@ -134,9 +138,12 @@ class Projector:
             return mtmd.mtmd_input_part(ctypes.pointer(text), None)
         bitmap = self._picture(part.data) if part.kind == "image" else self._sound(part.data)
         # the number tells one image's chunks from those of another that shows the same
-        mtmd.mtmd_bitmap_set_id(bitmap, f"{len(bitmaps)}:{xxhash.xxh3_128_hexdigest(part.data)}".encode())
+        mtmd.mtmd_bitmap_set_id(bitmap, f"{len(bitmaps)}:{self._digest(part.data)}".encode())
         bitmaps.append(bitmap)
         return mtmd.mtmd_input_part(None, bitmap)
+
+    def _digest(self, data: bytes) -> str:
+        return xxhash.xxh3_128_hexdigest(self._identity.encode() + data)
 
     def _picture(self, data: bytes) -> Any:
         if not self.vision:

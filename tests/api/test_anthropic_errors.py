@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from server.api.limits import Traffic
 
 ASK: dict[str, Any] = {"model": "demo", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
-IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "?"}}
 
 
 async def error(
@@ -72,7 +72,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"colour": "red"}, "'colour' is not a known field of this request"),
     ({"max_tokens": None}, "'max_tokens': it should be a valid integer"),
     ({"messages": []}, "'messages': "),
-    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "'messages[0].content[0]': this model has no vision"),
+    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "'messages[0].content[0].source.data': it should be base64"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'messages[0].content[0].text' is missing"),
     ({"messages": [{"role": "user", "content": [{"type": "cat"}]}]}, "brim takes no content block of type 'cat'"),
     ({"messages": [{"role": "user", "content": [{}]}]}, "a content block needs a type; there are text, "),

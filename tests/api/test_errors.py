@@ -41,8 +41,8 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "missing"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            "messages[0].content[0].image_url",
-            "no model here has vision",
+            "messages[0].content[0].image_url.url",
+            "base64 text or a data URL",
         ),
         ({"model": 5}, "model", "string"),
         ({"temperature": "hot"}, "temperature", "number"),

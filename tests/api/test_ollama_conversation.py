@@ -14,6 +14,7 @@ from server.api.ollama.conversation import ChatMessage, to_messages
 from server.api.ollama.generate import GenerateRequest
 from server.api.ollama.options import Options
 from server.api.ollama.thinking import thinking
+from server.chat.media import Shown
 from server.chat.template import ChatTemplate
 from server.engine.messages import Grammar
 from server.errors import RequestError
@@ -28,7 +29,7 @@ def model(template: str = "{{ messages }}", **parameters: Any) -> LoadedModel:
 
 
 def conversation(*messages: dict[str, Any]) -> list[dict[str, Any]]:
-    return to_messages([ChatMessage.model_validate(message) for message in messages])
+    return to_messages([ChatMessage.model_validate(message) for message in messages], Shown())
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def test_calls_get_ids_and_their_answers_are_matched_by_name_and_order() -> None
     ("message", "words"),
     [
         ({"role": "user"}, "needs content"),
-        ({"role": "user", "content": "x", "images": ["aGk="]}, "no vision"),
+        ({"role": "user", "content": "x", "images": ["?"]}, "base64 text or a data URL"),
         ({"role": "user", "content": "x", "tool_calls": [call("a")]}, "cannot have tool_calls"),
         ({"role": "king", "content": "x"}, "'system', 'user', 'assistant' or 'tool'"),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": "{}"}}]}, "dictionary"),
@@ -86,6 +87,15 @@ def test_calls_get_ids_and_their_answers_are_matched_by_name_and_order() -> None
 def test_messages_that_make_no_sense_are_refused(message: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         ChatMessage.model_validate(message)
+
+
+def test_images_come_before_the_text() -> None:
+    shown = Shown()
+    images = ["aGk=", "data:image/png;base64,aG8="]
+    (message,) = to_messages([ChatMessage(role="user", content="Which?", images=images)], shown)
+    text, media, _ = shown.place(message["content"], [])
+    assert text == "Which?"
+    assert [(medium.data, medium.at) for medium in media] == [(b"hi", 0), (b"ho", 0)]
 
 
 def test_options_go_over_the_model_s_own() -> None:
@@ -157,7 +167,8 @@ def test_a_model_that_cannot_think_is_not_asked_to() -> None:
         ({"suffix": "x", "system": "S"}, "gap"),
         ({"template": "{{ .Prompt }}"}, "Go template"),
         ({"context": [1]}, "messages so far"),
-        ({"images": ["aGk="]}, "no vision"),
+        ({"images": ["a"]}, "base64 text or a data URL"),
+        ({"images": ["aGk="], "raw": True}, "images cannot be had with raw or suffix"),
         ({"width": 512}, "makes no images"),
         ({"think": "much"}, "low"),
         ({"format": 5}, "format"),

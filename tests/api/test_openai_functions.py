@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from server.api.openai.chat_messages import ChatMessage, plain_messages
+from server.chat.media import Shown
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -86,7 +87,7 @@ def test_messages_become_calls_and_results_of_tools() -> None:
         {"role": "assistant", "content": "Again.", "function_call": {"name": "f", "arguments": "{}"}},
         {"role": "function", "name": "f", "content": None},
     ]
-    asked, told, again, nothing = plain_messages(CONVERSATION.validate_python(given))
+    asked, told, again, nothing = plain_messages(CONVERSATION.validate_python(given), Shown())
     calls = [asked["tool_calls"][0], again["tool_calls"][0]]
     assert [call["function"] for call in calls] == [one["function_call"] for one in (given[0], given[2])]
     assert calls[0]["id"] != calls[1]["id"]

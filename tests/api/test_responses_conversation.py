@@ -10,12 +10,17 @@ from pydantic import TypeAdapter, ValidationError
 from server.api.openai.responses.conversation import to_messages
 from server.api.openai.responses.history import listed
 from server.api.openai.responses.items import AnyItem, ItemReference, Known, encode_thoughts
+from server.chat.media import Shown
 
 ITEMS: TypeAdapter[list[Known | ItemReference]] = TypeAdapter(list[AnyItem])
 
 
 def read(*items: dict[str, Any]) -> list[Known]:
     return [item for item in ITEMS.validate_python(list(items)) if not isinstance(item, ItemReference)]
+
+
+def told(instructions: str | None, items: list[Known]) -> list[dict[str, Any]]:
+    return to_messages(instructions, items, Shown())
 
 
 def user(text: str) -> dict[str, Any]:
@@ -25,9 +30,12 @@ def user(text: str) -> dict[str, Any]:
 CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Paris"}'}
 
 
+OUTPUT = {"type": "function_call_output", "call_id": "c1"}
+
+
 def test_messages_stay_what_they_are_and_instructions_come_first() -> None:
     items = read(user("Hello"), {"type": "message", "role": "assistant", "content": "Hi"}, user("And?"))
-    assert to_messages("Be brief.", items) == [
+    assert told("Be brief.", items) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi"},
@@ -35,9 +43,21 @@ def test_messages_stay_what_they_are_and_instructions_come_first() -> None:
     ]
 
 
+def test_images_stand_where_they_were() -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "auto"}
+    text = {"type": "input_text", "text": "What is it?"}
+    items = read({"role": "user", "content": [image, text]}, {**OUTPUT, "output": [text, image]})
+    shown = Shown()
+    messages = to_messages(None, items, shown)
+    prompt, media, _ = shown.place("|".join(message["content"] for message in messages), [])
+    assert prompt == "What is it?|What is it?\n"
+    assert [(medium.kind, medium.data, medium.at) for medium in media] == [("image", b"hi", 0), ("image", b"hi", 24)]
+    assert listed(items)[0]["content"][0]["image_url"] == image["image_url"]
+
+
 def test_what_comes_before_everything_becomes_one_system_prompt() -> None:
     items = read({"role": "developer", "content": "Use metres."}, user("Hi"), {"role": "system", "content": "Later."})
-    messages = to_messages("Be brief.", items)
+    messages = told("Be brief.", items)
     assert [message["role"] for message in messages] == ["system", "user", "system"]
     assert messages[0]["content"] == "Be brief.\n\nUse metres."
 
@@ -52,7 +72,7 @@ def test_what_the_assistant_did_in_a_row_is_one_message() -> None:
         {"type": "function_call_output", "call_id": "?", "output": [{"type": "input_text", "text": "sun"}]},
     )
     function = {"name": "weather", "arguments": '{"city": "Paris"}'}
-    assert to_messages(None, items) == [
+    assert told(None, items) == [
         {
             "role": "assistant",
             "content": "Let me see.",
@@ -69,7 +89,7 @@ def test_what_the_assistant_did_in_a_row_is_one_message() -> None:
 
 def test_thoughts_come_back_from_what_a_client_kept_of_them() -> None:
     encoded: dict[str, Any] = {"type": "reasoning", "summary": [], "encrypted_content": encode_thoughts("Hmm, ä.")}
-    (message,) = to_messages(None, read(encoded))
+    (message,) = told(None, read(encoded))
     assert message["reasoning_content"] == "Hmm, ä."
     with pytest.raises(ValidationError, match="was not made by brim"):
         read({**encoded, "encrypted_content": "gAAAA~"})
@@ -80,7 +100,15 @@ def test_thoughts_come_back_from_what_a_client_kept_of_them() -> None:
     [
         ({"type": "web_search_call", "id": "w"}, "takes no input item of type 'web_search_call'"),
         ({"content": "Hi"}, "an input item needs a type"),
-        ({"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}, "this model has no vision"),
+        ({"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}, "base64 text or a data URL"),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": "https://images.example/cat.png"}]},
+            "brim fetches nothing from other machines",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": "aGk=", "file_id": "f"}]},
+            "brim keeps no files",
+        ),
         ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "brim reads no files"),
         ({**CALL, "colour": "red"}, "Extra inputs"),
     ],
@@ -104,5 +132,5 @@ def test_listed_items_have_ids_and_can_be_read_again() -> None:
     assert all(one["status"] == "completed" for one in found)
     assert found[0]["content"] == [{"type": "input_text", "text": "Hi"}]
     assert found[1]["content"] == [{"type": "output_text", "text": "Yes", "annotations": [], "logprobs": []}]
-    assert to_messages(None, read(*found)) == to_messages(None, items)
+    assert told(None, read(*found)) == told(None, items)
     assert listed(read(*found)) == found

@@ -166,7 +166,7 @@ def test_errors_are_anthropics(client: Anthropic) -> None:
         client.messages.create(model="nothing", max_tokens=1, messages=MESSAGES)
     assert missing.value.type == "not_found_error"
     with pytest.raises(anthropic.BadRequestError, match="no vision"):
-        image: Any = {"type": "image", "source": {"type": "url", "url": "https://images.example/cat.png"}}
+        image: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
         client.messages.create(model=MODEL, max_tokens=1, messages=[{"role": "user", "content": [image]}])
     with pytest.raises(anthropic.BadRequestError, match="the context holds 512"):
         client.messages.create(

@@ -5,15 +5,19 @@ Source: https://docs.anthropic.com/en/api/messages
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator
 
+from server.api.media import Base64, decode
 from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 
+if TYPE_CHECKING:
+    from server.chat.media import Shown
+
 _NO_TOOLSETS = refused("brim has no toolsets")
-NO_VISION = "this model has no vision: send text"
+NO_PICTURES = "brim reads no images in documents: send them as blocks of their own"
 
 
 class CacheControl(StrictModel):
@@ -55,6 +59,31 @@ class TextBlock(CacheableBlock):
         return self.text
 
 
+class Base64Source(StrictModel):
+    """An image's file."""
+
+    type: Literal["base64"]
+    media_type: str
+    data: Base64
+
+
+_IMAGE_SOURCES = tagged(
+    "source of an image",
+    {"base64": Base64Source},
+    refused={
+        "url": "brim fetches nothing from other machines: send the image as a source of type base64",
+        "file": "brim keeps no files: send the image as a source of type base64",
+    },
+)
+
+
+class ImageBlock(CacheableBlock):
+    """An image."""
+
+    type: Literal["image"]
+    source: Annotated[Base64Source, _IMAGE_SOURCES]
+
+
 class TextSource(StrictModel):
     """A document's text."""
 
@@ -71,7 +100,7 @@ class ContentSource(StrictModel):
     """A document's text in pieces."""
 
     type: Literal["content"]
-    content: str | list[Annotated[TextBlock, tagged("piece", {"text": TextBlock}, refused={"image": NO_VISION})]]
+    content: str | list[Annotated[TextBlock, tagged("piece", {"text": TextBlock}, refused={"image": NO_PICTURES})]]
 
     def plain(self) -> str:
         """What the model reads."""
@@ -117,6 +146,11 @@ class SearchResultBlock(CacheableBlock):
         return "\n".join([self.title, self.source, *(part.text for part in self.content)])
 
 
+def read(block: TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, shown: Shown) -> str:
+    """What the model reads of a block; an image goes to `shown`, and a mark stands for it."""
+    return shown.add("image", decode(block.source.data)) if isinstance(block, ImageBlock) else block.plain()
+
+
 class ToolUseBlock(CacheableBlock):
     """A call that the assistant made."""
 
@@ -131,8 +165,7 @@ class ToolUseBlock(CacheableBlock):
 
 _RESULTS = tagged(
     "content block of a tool's result",
-    {"text": TextBlock, "document": DocumentBlock, "search_result": SearchResultBlock},
-    refused={"image": NO_VISION},
+    {"text": TextBlock, "image": ImageBlock, "document": DocumentBlock, "search_result": SearchResultBlock},
 )
 
 
@@ -141,14 +174,14 @@ class ToolResultBlock(CacheableBlock):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[Annotated[TextBlock | DocumentBlock | SearchResultBlock, _RESULTS]] = ""
+    content: str | list[Annotated[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, _RESULTS]] = ""
     is_error: bool | None = None
     toolset_name: Annotated[Any, _NO_TOOLSETS] = None
 
-    def plain(self) -> str:
+    def read(self, shown: Shown) -> str:
         """What the model reads; templates have no other way to mark an error."""
         content = self.content
-        text = content if isinstance(content, str) else "\n".join(part.plain() for part in content)
+        text = content if isinstance(content, str) else "\n".join(read(part, shown) for part in content)
         return f"Error: {text}" if self.is_error else text
 
 
@@ -169,6 +202,7 @@ class RedactedThinkingBlock(StrictModel):
 
 Block = (
     TextBlock
+    | ImageBlock
     | DocumentBlock
     | SearchResultBlock
     | ToolUseBlock
@@ -183,6 +217,7 @@ AnyBlock = Annotated[
         "content block",
         {
             "text": TextBlock,
+            "image": ImageBlock,
             "document": DocumentBlock,
             "search_result": SearchResultBlock,
             "tool_use": ToolUseBlock,
@@ -190,6 +225,5 @@ AnyBlock = Annotated[
             "thinking": ThinkingBlock,
             "redacted_thinking": RedactedThinkingBlock,
         },
-        refused={"image": NO_VISION},
     ),
 ]

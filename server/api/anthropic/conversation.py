@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from server.api.anthropic.blocks import RedactedThinkingBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
+from server.api.anthropic.blocks import (
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from server.api.anthropic.blocks import Block
+    from server.chat.media import Shown
     from server.chat.template import Message
 
 _BILLING = "x-anthropic-billing-header:"
@@ -21,7 +29,7 @@ request, so that no prefix after it would ever be found in the cache."""
 
 
 def to_messages(
-    system: str | Sequence[TextBlock] | None, turns: Iterable[tuple[str, str | Sequence[Block]]]
+    system: str | Sequence[TextBlock] | None, turns: Iterable[tuple[str, str | Sequence[Block]]], shown: Shown
 ) -> list[Message]:
     """Translate a conversation.
 
@@ -31,6 +39,7 @@ def to_messages(
     Args:
         system: the system prompt.
         turns: roles (`user`, `assistant`, `system`) and contents.
+        shown: takes in the images.
     """
     blocks = [TextBlock(type="text", text=system)] if isinstance(system, str) else system or ()
     messages = _system([block for block in blocks if not block.text.startswith(_BILLING)])
@@ -41,7 +50,7 @@ def to_messages(
         elif role == "system":
             messages += _system(content)
         else:
-            messages += _user(content)
+            messages += _user(content, shown)
     return messages
 
 
@@ -54,15 +63,15 @@ def _system(blocks: Sequence[Block]) -> list[Message]:
     return [{"role": "system", "content": text}] if text else []
 
 
-def _user(blocks: Sequence[Block]) -> list[Message]:
+def _user(blocks: Sequence[Block], shown: Shown) -> list[Message]:
     """A user's turn: messages of text and of tools' results in the order given."""
     messages: list[Message] = []
     for results, same in groupby(blocks, key=lambda block: isinstance(block, ToolResultBlock)):
         if results:
-            messages += [_result(block) for block in same if isinstance(block, ToolResultBlock)]
+            messages += [_result(block, shown) for block in same if isinstance(block, ToolResultBlock)]
         else:
             readable = [
-                block.plain()
+                read(block, shown)
                 for block in same
                 if not isinstance(block, ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock)
             ]
@@ -70,8 +79,8 @@ def _user(blocks: Sequence[Block]) -> list[Message]:
     return messages or [{"role": "user", "content": ""}]
 
 
-def _result(block: ToolResultBlock) -> Message:
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": block.plain()}
+def _result(block: ToolResultBlock, shown: Shown) -> Message:
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": block.read(shown)}
 
 
 def _assistant(blocks: Sequence[Block]) -> Message:

@@ -16,6 +16,7 @@ from server.api.anthropic.tools import MOST_TOOLS, CustomTool, GivenChoice
 from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.sampling import longest_answer, sampling_of
 from server.api.whole_text import WholeTextRequest
+from server.chat.media import Shown
 from server.chat.task import ChatTask
 from server.engine.messages import Generate, Grammar
 from server.models.loading import LoadedModel
@@ -26,7 +27,7 @@ MOST_STOP_SEQUENCES = 64
 
 _BLOCKS_OF = {
     "system": ("text",),
-    "user": ("text", "document", "search_result", "tool_result"),
+    "user": ("text", "image", "document", "search_result", "tool_result"),
     "assistant": ("text", "tool_use", "thinking", "redacted_thinking"),
 }
 _EFFORTS = {"xhigh": "high", "max": "high"}
@@ -111,8 +112,10 @@ class CountTokensRequest(WholeTextRequest):
     def _task(self, generate: Generate) -> ChatTask:
         config = self.output_config or OutputConfig()
         choice = self.tool_choice
+        shown = Shown()
         return ChatTask(
-            messages=to_messages(self.system, [(message.role, message.content) for message in self.messages]),
+            messages=to_messages(self.system, [(message.role, message.content) for message in self.messages], shown),
+            shown=shown,
             tools=tuple(tool.tool() for tool in self.tools or ()),
             tool_choice=choice.choice() if choice else "auto",
             parallel_tool_calls=not (choice and choice.disable_parallel_tool_use),

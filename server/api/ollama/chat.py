@@ -20,6 +20,7 @@ from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.chat_request import MOST_MESSAGES
 from server.api.openai.chat_tools import MOST_TOOLS
 from server.chat.answer import chat_deltas, prepare
+from server.chat.media import Shown
 from server.chat.task import ChatTask
 from server.models.loading import LoadedModel
 
@@ -39,8 +40,10 @@ class ChatRequest(GenerationRequest):
             RequestError: it asks for what this model cannot do.
         """
         thinks, variables = thinking(model, self.think)
+        shown = Shown()
         return ChatTask(
-            messages=to_messages(self.messages),
+            messages=to_messages(self.messages, shown),
+            shown=shown,
             tools=tuple(tool.tool() for tool in self.tools or ()),
             answer=self.grammar,
             thinking=thinks,

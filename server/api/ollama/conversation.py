@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from pydantic import Field, model_validator
 
+from server.api.media import decode
 from server.api.ollama.options import Images  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.chat_tools import Function  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.fields import StrictModel
@@ -17,6 +18,8 @@ from server.chat.tools import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from server.chat.media import Shown
 
 
 class OfferedTool(StrictModel):
@@ -71,13 +74,17 @@ class ChatMessage(StrictModel):
         return self
 
 
-def to_messages(given: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """A conversation in the form that all protocols share: each tool's message belongs to the first call it fits."""
+def to_messages(given: Iterable[ChatMessage], shown: Shown) -> list[dict[str, Any]]:
+    """A conversation in the form that all protocols share: each tool's message belongs to the first call it fits.
+
+    Args:
+        shown: takes in the messages' images, which come before their texts.
+    """
     found: list[dict[str, Any]] = []
     open_calls: list[dict[str, Any]] = []
     made = 0
     for message in given:
-        one: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+        one: dict[str, Any] = {"role": message.role, "content": show(message.images, shown) + (message.content or "")}
         if message.thinking:
             one["reasoning_content"] = message.thinking
         if message.tool_calls:
@@ -88,6 +95,11 @@ def to_messages(given: Iterable[ChatMessage]) -> list[dict[str, Any]]:
             one |= _answered(message, open_calls)
         found.append(one)
     return found
+
+
+def show(images: Images, shown: Shown) -> str:
+    """What stands for images in a text."""
+    return "".join(shown.add("image", decode(image)) for image in images or ())
 
 
 def _plain_call(call: MadeCall, number: int) -> dict[str, Any]:

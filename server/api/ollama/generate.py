@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.infill import infill_prompt
+from server.api.ollama.conversation import show
 from server.api.ollama.occupancy import load_or_unload
 from server.api.ollama.options import GenerationRequest, Images
 from server.api.ollama.output import Answer, Answering, Said
@@ -23,6 +24,7 @@ from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.fields import refused
 from server.chat.answer import ChatDelta, chat_deltas, prepare
 from server.chat.events import Content
+from server.chat.media import Shown
 from server.chat.task import ChatTask
 from server.chat.template import ChatTemplate
 from server.engine.client import Engine
@@ -60,6 +62,8 @@ class GenerateRequest(GenerationRequest):
     def _fields_fit(self) -> Self:
         if self.raw and (self.system or self.template or self.suffix):
             raise ValueError("a raw prompt cannot be had with system, template or suffix, which shape the prompt")
+        if self.images and (self.raw or self.suffix):
+            raise ValueError("images cannot be had with raw or suffix: leave one of them out")
         if self.suffix and (self.system or self.template):
             raise ValueError("a gap is filled without a chat template: leave system and template out")
         return self
@@ -78,8 +82,10 @@ class GenerateRequest(GenerationRequest):
         """The prompt as a chat's only turn. Raises RequestError where it asks for what the model cannot do."""
         thinks, variables = thinking(model, self.think)
         system = [{"role": "system", "content": self.system}] if self.system else []
+        shown = Shown()
         return ChatTask(
-            messages=[*system, {"role": "user", "content": self.prompt}],
+            messages=[*system, {"role": "user", "content": show(self.images, shown) + self.prompt}],
+            shown=shown,
             answer=self.grammar,
             thinking=thinks,
             variables=variables,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from server.api.media import Base64
 from server.api.ollama.wire import KeepAlive, NamedModel
 from server.api.openai.fields import LONGEST_STOP_STRING, MOST_TOP_LOGPROBS, StrictModel
 from server.api.sampling import longest_answer, sampling_of
@@ -120,13 +121,8 @@ def _format(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _no_images(value: list[Any] | None) -> None:
-    if value:
-        raise ValueError("this model has no vision: leave the images out")
-
-
-Images = Annotated[list[str] | None, AfterValidator(_no_images)]
-"""Base64 texts, which no model here can see yet."""
+Images = list[Base64] | None
+"""Image files."""
 
 
 class GenerationRequest(NamedModel):

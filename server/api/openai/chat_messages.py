@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from server.api.media import Base64, decode
 from server.api.openai.fields import StrictModel, refused
+from server.api.tagged import tagged
+
+if TYPE_CHECKING:
+    from server.chat.media import Shown
 
 
 class TextPart(StrictModel):
@@ -15,6 +20,10 @@ class TextPart(StrictModel):
     type: Literal["text"]
     text: str
 
+    def read(self, shown: Shown) -> str:
+        """What stands for it in the message's text."""
+        return self.text
+
 
 class RefusalPart(StrictModel):
     """A piece of a refusal that the assistant gave."""
@@ -22,34 +31,67 @@ class RefusalPart(StrictModel):
     type: Literal["refusal"]
     refusal: str
 
-    @property
-    def text(self) -> str:
-        """What the assistant said."""
+    def read(self, shown: Shown) -> str:
+        """What stands for it in the message's text."""
         return self.refusal
 
 
-class MediaPart(StrictModel):
-    """An image, a sound or a file: known, so that it can be refused in words that help."""
+class ImageUrl(StrictModel):
+    """Where an image is: in the URL itself."""
 
-    type: Literal["image_url", "input_audio", "file", "video_url"]
-    image_url: Any = None
-    input_audio: Any = None
-    file: Any = None
-    video_url: Any = None
-
-    @model_validator(mode="after")
-    def _refuse(self) -> MediaPart:
-        what = {"image_url": "vision", "video_url": "vision", "input_audio": "hearing"}.get(self.type)
-        reason = f"no model here has {what}" if what else "files cannot be read"
-        raise ValueError(f"{reason}; leave out the content part of type {self.type}")
-
-    @property
-    def text(self) -> str:
-        """There is none."""
-        return ""
+    url: Base64
+    detail: Literal["auto", "low", "high"] | None = None
+    """Accepted and without effect: the model's own projector decides how finely an image is looked at."""
 
 
-Part = Annotated[TextPart | RefusalPart | MediaPart, Field(discriminator="type")]
+class ImagePart(StrictModel):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_object(cls, value: Any) -> Any:
+        """Some clients give the URL alone."""
+        if isinstance(value, dict) and isinstance(url := cast("dict[str, Any]", value).get("image_url"), str):
+            return {**cast("dict[str, Any]", value), "image_url": {"url": url}}
+        return cast("Any", value)
+
+    def read(self, shown: Shown) -> str:
+        """What stands for it in the message's text."""
+        return shown.add("image", decode(self.image_url.url))
+
+
+class InputAudio(StrictModel):
+    """A sound's file as base64."""
+
+    data: Base64
+    format: Literal["wav", "mp3", "flac"] | None = None
+
+
+class AudioPart(StrictModel):
+    """A sound."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+    def read(self, shown: Shown) -> str:
+        """What stands for it in the message's text."""
+        return shown.add("audio", decode(self.input_audio.data))
+
+
+Part = Annotated[
+    TextPart | RefusalPart | ImagePart | AudioPart,
+    tagged(
+        "content part",
+        {"text": TextPart, "refusal": RefusalPart, "image_url": ImagePart, "input_audio": AudioPart},
+        refused={
+            "file": "brim reads no files: send their text",
+            "video_url": "brim reads no videos: send pictures of them",
+        },
+    ),
+]
 
 
 class CalledFunction(StrictModel):
@@ -102,19 +144,20 @@ class ChatMessage(StrictModel):
             raise ValueError(f"{beside} cannot have function_call")
         return self
 
-    def _text(self) -> str:
+    def _text(self, shown: Shown) -> str:
         content = self.content if self.content is not None else self.refusal or ""
-        return content if isinstance(content, str) else "".join(part.text for part in content)
+        return content if isinstance(content, str) else "".join(part.read(shown) for part in content)
 
-    def plain(self, called: dict[str, str]) -> dict[str, Any]:
+    def plain(self, called: dict[str, str], shown: Shown) -> dict[str, Any]:
         """The message as chat templates know it: its text in one piece, and no key without a value.
 
         Args:
             called: the functions called so far by their calls' ids; this message's are added.
+            shown: takes in its images and sounds.
         """
         message: dict[str, Any] = {
             "role": "system" if self.role == "developer" else self.role,
-            "content": self._text(),
+            "content": self._text(shown),
         }
         if self.name is not None:
             message["name"] = self.name
@@ -137,7 +180,7 @@ class ChatMessage(StrictModel):
         return message
 
 
-def plain_messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
-    """A conversation as chat templates know it. Raises RequestError where a part is no text."""
+def plain_messages(messages: list[ChatMessage], shown: Shown) -> list[dict[str, Any]]:
+    """A conversation as chat templates know it; its images and sounds go to `shown`."""
     called: dict[str, str] = {}
-    return [message.plain(called) for message in messages]
+    return [message.plain(called, shown) for message in messages]

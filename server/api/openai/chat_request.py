@@ -27,6 +27,7 @@ from server.api.openai.fields import (
 )
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.verbosity import Verbosity, verbosity_variables
+from server.chat.media import Shown
 from server.chat.task import ChatTask
 
 if TYPE_CHECKING:
@@ -108,9 +109,11 @@ class ChatRequest(GenerationFields):
             tools, choice = offered(self.tools, self.tool_choice)
         else:
             tools, choice = offered_functions(self.functions, self.function_call)
+        shown = Shown()
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return ChatTask(
-            messages=plain_messages(self.messages),
+            messages=plain_messages(self.messages, shown),
+            shown=shown,
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls is not False and not self.calls_functions,

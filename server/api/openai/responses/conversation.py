@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from server.api.openai.responses.items import Known
+    from server.chat.media import Shown
     from server.chat.template import Message
 
 
-def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Message]:
+def to_messages(instructions: str | None, items: Iterable[Known], shown: Shown) -> list[Message]:
     """Translate a conversation.
 
     What the assistant did in a row (thoughts, text, calls) becomes one message of its own. System prompts at the
@@ -23,14 +24,15 @@ def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Messag
     Args:
         instructions: what comes before everything.
         items: the conversation's, in order.
+        shown: takes in the images.
     """
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
     for item in items:
         match item:
             case MessageItem(role="assistant"):
-                _assistant(messages)["content"] += item.text
+                _assistant(messages)["content"] += item.read(shown)
             case MessageItem():
-                _add(messages, "user" if item.role == "user" else "system", item.text)
+                _add(messages, "user" if item.role == "user" else "system", item.read(shown))
             case ReasoningItem():
                 turn = _assistant(messages)
                 turn["reasoning_content"] = turn.get("reasoning_content", "") + item.text
@@ -39,7 +41,7 @@ def to_messages(instructions: str | None, items: Iterable[Known]) -> list[Messag
                 calls: list[dict[str, Any]] = _assistant(messages).setdefault("tool_calls", [])
                 calls.append({"id": item.call_id, "type": "function", "function": function})
             case FunctionOutputItem():
-                result: Message = {"role": "tool", "tool_call_id": item.call_id, "content": item.text}
+                result: Message = {"role": "tool", "tool_call_id": item.call_id, "content": item.read(shown)}
                 if item.name:
                     result["name"] = whole_name(item.namespace, item.name)
                 messages.append(result)

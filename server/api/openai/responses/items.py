@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import Off, StrictModel
+from server.api.media import Base64, decode
+from server.api.openai.fields import Off, StrictModel, refused
 from server.api.tagged import tagged
+
+if TYPE_CHECKING:
+    from server.chat.media import Shown
 
 MOST_ITEMS = 10_000
 
@@ -21,9 +25,8 @@ Unused = Annotated[Any, Field(exclude=True)]
 """Accepted, without effect and not kept: clients send an answer back with all that it came with, or that they added."""
 
 _NO_MEDIA = {
-    "input_image": "this model has no vision: send text",
     "input_file": "brim reads no files: send their text",
-    "input_audio": "this model has no hearing: send text",
+    "input_audio": "brim takes sounds in chat completions alone: send text",
 }
 
 
@@ -44,18 +47,39 @@ class RefusalPart(StrictModel):
     type: Literal["refusal"]
     refusal: str
 
-    @property
-    def text(self) -> str:
-        """What the assistant said."""
-        return self.refusal
+
+class ImagePart(StrictModel):
+    """An image."""
+
+    type: Literal["input_image"]
+    image_url: Base64
+    detail: Unused = None
+    file_id: Annotated[Any, refused("brim keeps no files: send the image as a data URL in image_url")] = None
 
 
 _PARTS = tagged(
     "content part",
-    {"input_text": TextPart, "output_text": TextPart, "text": TextPart, "refusal": RefusalPart},
+    {
+        "input_text": TextPart,
+        "output_text": TextPart,
+        "text": TextPart,
+        "input_image": ImagePart,
+        "refusal": RefusalPart,
+    },
     refused=_NO_MEDIA,
 )
-Part = Annotated[TextPart | RefusalPart, _PARTS]
+Part = Annotated[TextPart | ImagePart | RefusalPart, _PARTS]
+
+
+def read(part: Part, shown: Shown) -> str:
+    """What stands for a part in a message's text."""
+    match part:
+        case TextPart():
+            return part.text
+        case ImagePart():
+            return shown.add("image", decode(part.image_url))
+        case RefusalPart():
+            return part.refusal
 
 
 class Item(StrictModel):
@@ -74,10 +98,9 @@ class MessageItem(Item):
     phase: Literal["commentary", "final_answer"] | None = None
     """Accepted and without effect: it is OpenAI's own models' way to mark an answer's parts."""
 
-    @property
-    def text(self) -> str:
-        """The message in one piece."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def read(self, shown: Shown) -> str:
+        """The message in one piece; its images go to `shown`, and marks stand for them."""
+        return self.content if isinstance(self.content, str) else "".join(read(part, shown) for part in self.content)
 
 
 class FunctionCallItem(Item):
@@ -103,10 +126,9 @@ class FunctionOutputItem(Item):
     namespace: str | None = None
     caller: Unused = None
 
-    @property
-    def text(self) -> str:
-        """What the model reads."""
-        return self.output if isinstance(self.output, str) else "\n".join(part.text for part in self.output)
+    def read(self, shown: Shown) -> str:
+        """What the model reads; images go to `shown`, and marks stand for them."""
+        return self.output if isinstance(self.output, str) else "\n".join(read(part, shown) for part in self.output)
 
 
 class ReasoningPart(StrictModel):

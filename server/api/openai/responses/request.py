@@ -26,6 +26,7 @@ from server.api.openai.responses.options import (
 from server.api.openai.verbosity import verbosity_variables
 from server.api.sampling import longest_answer, sampling_of
 from server.api.whole_text import WholeTextRequest
+from server.chat.media import Shown
 from server.chat.task import ChatTask
 from server.engine.messages import Generate
 from server.errors import RequestError
@@ -79,13 +80,15 @@ class InputTokensRequest(WholeTextRequest):
         Raises:
             RequestError: there is nothing to answer.
         """
-        messages = to_messages(self.instructions, items)
+        shown = Shown()
+        messages = to_messages(self.instructions, items, shown)
         if not messages:
             raise RequestError("there is nothing to answer: give 'input'", param="input")
         text, reasoning = self.text or TextOptions(), self.reasoning or ReasoningOptions()
         tools, choice = offered(self.tools, self.tool_choice)
         return ChatTask(
             messages=messages,
+            shown=shown,
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls is not False,

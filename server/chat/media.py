@@ -1,0 +1,70 @@
+"""Images and sounds of a conversation: marks stand for them in messages' text, which templates know how to show."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Literal
+
+from server.engine.messages import Medium
+from server.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Kind = Literal["image", "audio"]
+
+MOST_MEDIA = 64
+"""How many one conversation may have."""
+
+_SECRET = secrets.token_hex(8)
+_MARK = re.compile(rf"<medium {_SECRET} (\d+)>")  # with a number that no text from outside can know
+
+
+class Shown:
+    """What a conversation shows, in the order of its marks."""
+
+    def __init__(self) -> None:
+        self._media: list[tuple[Kind, bytes]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._media)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """Of which kinds there are any."""
+        return {kind for kind, _ in self._media}
+
+    def add(self, kind: Kind, data: bytes) -> str:
+        """Take in a file's bytes; returns the mark that stands for it in a message's text."""
+        if len(self._media) == MOST_MEDIA:
+            raise RequestError(
+                f"the conversation shows more than {MOST_MEDIA} images or sounds; send fewer", param="messages"
+            )
+        self._media.append((kind, data))
+        return f"<medium {_SECRET} {len(self._media) - 1}>"
+
+    def place(self, prompt: str, boundaries: Sequence[int]) -> tuple[str, list[Medium], list[int]]:
+        """Take the marks out of a rendered prompt.
+
+        Args:
+            boundaries: offsets into it.
+
+        Returns:
+            The text without marks, what it shows with offsets into that text, and the boundaries as offsets into it.
+        """
+        text = ""
+        at = 0
+        media: list[Medium] = []
+        ends: list[int] = []
+        lengths: list[int] = []
+        for mark in _MARK.finditer(prompt):
+            text += prompt[at : mark.start()]
+            at = mark.end()
+            media.append(Medium(*self._media[int(mark[1])], len(text)))
+            ends.append(at)
+            lengths.append(at - len(text))
+        gone = [0, *lengths]
+        moved = [boundary - gone[bisect_left(ends, boundary + 1)] for boundary in boundaries]
+        return text + prompt[at:], media, moved
