@@ -41,7 +41,7 @@ def compare(outcome: Outcome) -> Comparison:
 def advice(outcome: Outcome) -> str:
     """One sentence on what limits the placement and what would help."""
     found, problem = outcome.plan, outcome.plan.problem
-    on_host, room = outcome.host_fixed, outcome.machine.host.available
+    on_host, room = outcome.host_fixed, outcome.host_room
     if on_host > room:  # weights are pages of a file, which may come and go, but these may not
         return (
             f"It does not fit: KV cache and compute buffers take {format_size(on_host)} of the host's memory, where "

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from server.offload.compute import header_digest
 from server.offload.holding import HOST, Role
+from server.offload.stepping_down import lesson
 from server.sizes import format_size
 
 if TYPE_CHECKING:
@@ -36,6 +38,13 @@ class Bytes:
         return self.weights + self.kv + self.compute
 
 
+def gave_way(info: GGUFInfo, machine: Machine) -> bool:
+    """Whether a companion was seen not to fit on these devices beside a model."""
+    free = {device.name: device.free for device in machine.devices}
+    real = bool(free) and not any(device.hypothetical for device in machine.devices)
+    return real and lesson(header_digest(info), free) is not None
+
+
 class Companion(Protocol):
     """What the planner asks of a companion of any kind."""
 
@@ -52,6 +61,11 @@ class Companion(Protocol):
     @property
     def layers(self) -> int:
         """Its repeating layers."""
+        ...
+
+    @property
+    def least_batch(self) -> int:
+        """Tokens that the model must be able to compute at once for it."""
         ...
 
     def homes(self, machine: Machine) -> tuple[str, ...]:

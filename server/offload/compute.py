@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LLAMA_CPP = "0.3.36"
 """The pinned llama-cpp-python: another build may need other buffers."""
+KV_TOLERANCE, KV_ROUNDING = 0.005, 1 << 16
+"""Share and bytes by which a dry run's figure of a KV cache, in hundredths of MiB, differs for its rounding alone."""
 
 
 def header_digest(info: GGUFInfo) -> str:
@@ -39,6 +41,16 @@ def dry_run(question: DryRun, digest: str) -> DryRunResult | None:
         known = answer
         remember(f"dry-run-{key}", known)
     return known
+
+
+def kv_bytes(counted: int, told: DryRunResult | None) -> int:
+    """The size of a KV cache: as counted from the header, unless a dry run tells of more or less than rounding makes.
+
+    It does for architectures that keep an index of keys beside them, or nothing at all.
+    """
+    if told is None or abs(told.kv - counted) <= KV_TOLERANCE * counted + KV_ROUNDING:
+        return counted
+    return told.kv
 
 
 def _without_path(question: DryRun) -> DryRun:

@@ -48,6 +48,11 @@ class Machine:
     note: str = field(default="")
     """Why there is no device, where there is none."""
 
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Names of the devices whose memory is the host's own."""
+        return frozenset(device.name for device in self.devices if device.shares_host_memory)
+
 
 def discover(rpc: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> Machine:
     """Find the devices of this machine and of the RPC workers at `rpc`.

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from converter.gguf_format import align
 from server.engine.messages import Placement
 from server.engine.speculation import LONGEST, Acceptance
-from server.offload.companion import Bytes, Guest
-from server.offload.compute import dry_run, estimate, header_digest
+from server.offload.companion import Bytes, Guest, gave_way
+from server.offload.compute import dry_run, estimate, header_digest, kv_bytes
 from server.offload.footprint import CELL_PADDING, Footprint, KvShape, footprint
 from server.offload.holding import HOST, Role
 from server.offload.planner import Budget, Problem, plan
 from server.offload.questions import DryRun, DryRunResult
 from server.offload.speed import depth_for, speed_for
-from server.offload.stepping_down import lesson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,13 +54,15 @@ class Draft:
         """Its repeating layers."""
         return len(self.model.layers)
 
+    @property
+    def least_batch(self) -> int:
+        """It asks nothing of the model."""
+        return 0
+
     def homes(self, machine: Machine) -> tuple[str, ...]:
-        """Any device, unless it was seen not to fit beside a model there."""
-        free = {device.name: device.free for device in machine.devices}
-        hypothetical = any(device.hypothetical for device in machine.devices)
-        if free and not hypothetical and lesson(header_digest(self.info), free) is not None:
-            return (HOST,)
-        return (*free, HOST)
+        """Any device, or the CPU."""
+        devices = () if gave_way(self.info, machine) else machine.devices
+        return (*(device.name for device in devices), HOST)
 
     def shape(self, wish: Wish) -> KvShape:
         """Its KV cache: for each of the parallel sequences a buffer of as many cells as a request has tokens."""
@@ -70,9 +71,9 @@ class Draft:
     def at(self, home: str, wish: Wish, machine: Machine, *, exact: bool) -> Guest:
         """All but its token embeddings is in its home."""
         shape = self.shape(wish)
-        told = self._dry_run(home, shape, machine) if exact else None
-        told = told or estimate(self.model, shape, int(home != HOST), BATCH)
-        kv = self.model.kv_bytes(shape)
+        exactly = self._dry_run(home, shape, machine) if exact else None
+        kv = kv_bytes(self.model.kv_bytes(shape), exactly)
+        told = exactly or estimate(self.model, shape, int(home != HOST), BATCH)
         if home == HOST:
             return Guest(self, home, Bytes(), Bytes(self.model.weights, kv, told.host_compute))
         weights = sum(layer.weights for layer in self.model.layers) + self.model.output

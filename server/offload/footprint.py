@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
 from converter.gguf_format import TensorInfo, align
@@ -57,6 +58,7 @@ class KvShape:
         sequences: the most sequences that exist at a time.
         type: of keys and values.
         n_ubatch: tokens computed at a time; sliding-window buffers hold that many more.
+        scale: what llama.cpp allocates over what is counted here, for architectures with caches of their own kind.
     """
 
     cells: int
@@ -64,6 +66,7 @@ class KvShape:
     sequences: int
     type: str = "f16"
     n_ubatch: int = 512
+    scale: float = 1.0
 
     def cells_of(self, window: int) -> int:
         """Cells of one stream for a layer that attends to `window` tokens (0: to all)."""
@@ -112,7 +115,8 @@ class Layer:
     def kv_bytes(self, shape: KvShape) -> int:
         """Bytes of this layer's KV cache or recurrent state."""
         cells = shape.cells_of(self.window) * shape.streams
-        return sum(_kv_row(n, shape.type) * cells for n in self.kv_elements) + self.state * shape.sequences
+        counted = sum(_kv_row(n, shape.type) * cells for n in self.kv_elements) + self.state * shape.sequences
+        return counted if shape.scale == 1.0 else ceil(counted * shape.scale)
 
     def kv_read(self, shape: KvShape, depth: int) -> float:
         """Bytes of KV that the next token of a sequence of `depth` tokens reads."""
@@ -182,10 +186,13 @@ def footprint(info: GGUFInfo) -> Footprint:
     """Work out a model's footprint from its file's header."""
     arch = info.architecture
     n_layers = int(info.get(f"{arch}.block_count", 0))
+    loaded = n_layers - int(info.get(f"{arch}.nextn_predict_layers", 0))  # llama.cpp skips those that only guess
     by_layer: list[list[tuple[str, TensorInfo]]] = [[] for _ in range(n_layers)]
     loose: dict[str, TensorInfo] = {}
     for tensor in info.tensors:
         found = _LAYER.match(tensor.name)
+        if found and loaded <= int(found[1]) < n_layers:
+            continue
         if found and int(found[1]) < n_layers:
             by_layer[int(found[1])].append((found[2], tensor))
         else:
@@ -321,6 +328,9 @@ class _AttentionFacts:
             return 4 * (self._number("token_shift_count", 2) * n_embd + n_embd * head)
         if cache := self._number("shortconv.l_cache"):
             return 4 * n_embd * (cache - 1)
+        if head := self._number("kda.head_dim"):
+            heads, kernel = self._number("attention.head_count"), self._number("ssm.conv_kernel", 4)
+            return 4 * heads * head * (3 * (kernel - 1) + head)
         inner, state = self._number("ssm.inner_size"), self._number("ssm.state_size")
         convolution = max(0, self._number("ssm.conv_kernel") - 1)
         return 4 * (convolution * (inner + 2 * self._number("ssm.group_count") * state) + state * inner)

@@ -71,9 +71,13 @@ def nvidia_gpus() -> list[NvidiaGpu]:
             return []
         try:
             handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-            return [_read(handle) for handle in handles]
         except pynvml.NVMLError:
             return []
+        found: list[NvidiaGpu] = []
+        for handle in handles:
+            with contextlib.suppress(pynvml.NVMLError):  # one that shares the host's memory tells nothing of its own
+                found.append(_read(handle))
+        return found
 
 
 def used_by_this_process(pci: str | None) -> int | None:

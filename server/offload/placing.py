@@ -9,11 +9,12 @@ from msgspec import structs
 
 from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
+from server.engine.messages import Placement
 from server.errors import BrimError
 from server.offload.calibration import overhead, speeds_of
 from server.offload.compute import header_digest
 from server.offload.devices import discover
-from server.offload.drafting import Draft, draft_placement
+from server.offload.drafting import Draft
 from server.offload.holding import HOST, Role, Share
 from server.offload.projector import Projector
 from server.offload.solving import solve
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
-    from server.engine.messages import LoadSpec, Placement
+    from server.engine.messages import LoadSpec
     from server.offload.companion import Companion, Guest
     from server.offload.questions import DeviceSpeed
     from server.offload.solving import Outcome, Wish
@@ -134,9 +135,10 @@ def learn(choice: Choice, worked: LoadSpec) -> None:
     """Remember that `worked` is all that could be loaded where `choice` was planned; the next plan starts from it."""
     if worked.placement != choice.placement:
         record(choice.digest, choice.free, worked.placement)
-    draft = choice.guest("draft")
-    if draft and worked.draft_placement != draft_placement(draft):
-        record(header_digest(draft.companion.info), choice.free, worked.draft_placement)
+    still_there = {"draft": worked.draft_placement.devices, "projector": worked.projector_device}
+    for guest in choice.guests:
+        if guest.device and not still_there[guest.role]:
+            record(header_digest(guest.companion.info), choice.free, Placement())
 
 
 def read_model(path: str | PathLike[str]) -> GGUFInfo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from server.offload.companion import Bytes, Guest
+from server.offload.companion import Bytes, Guest, gave_way
 from server.offload.footprint import allocated
 from server.offload.holding import HOST, Role
 
@@ -26,9 +26,11 @@ TOKENS_PER_PICTURE = 100
 LARGEST_PICTURE = {
     "qwen2vl_merger": (4096, 2), "qwen2.5vl_merger": (4096, 2), "qwen3vl_merger": (4096, 2), "ling3vl": (4096, 2),
     "glm4v": (4096, 2), "muse-glimmer": (4096, 2), "kimik25": (4096, 2), "minimax_m3": (576, 2), "kimivl": (1024, 2),
-    "pixtral": (1024, 1), "lfm2": (256, 2), "gemma4v": (1120, 3),
+    "pixtral": (1024, 1), "lfm2": (256, 2), "gemma4v": (1120, 3), "gemma4uv": (1120, 3),
 }  # fmt: skip
 """For types whose pictures keep their proportions: tokens of the largest, and patches on a token's side by default."""
+SEEN_WHOLE = {"gemma3": 4, "gemma4v": 3, "gemma4uv": 3}
+"""Types whose pictures' tokens attend to each other both ways, and patches on a token's side by default."""
 FLOAT = 4
 MASK_ENTRY = 4 + 2
 """Bytes of an entry of the mask of windowed attention: as it is given, and as flash attention wants it."""
@@ -56,17 +58,30 @@ class Projector:
         return self.info.get(f"clip.vision.{key}", default)
 
     @property
+    def kind(self) -> str:
+        """Its type, by clip.cpp's name."""
+        return self._vision("projector_type", None) or self.info.get("clip.projector_type", "")
+
+    def _merged(self, usual: int) -> int:
+        """Patches that become one token."""
+        side = self._vision("spatial_merge_size", 0) or self._vision("projector.scale_factor", 0) or usual
+        return side**2
+
+    @property
     def patches(self) -> int:
         """Patches of the largest picture."""
         patch = self._vision("patch_size", 14)
         if pixels := self._vision("image_max_pixels", 0):
             return pixels // patch**2
-        kind = self._vision("projector_type", None) or self.info.get("clip.projector_type", "")
-        if kind not in LARGEST_PICTURE:
+        if self.kind not in LARGEST_PICTURE:
             return (self._vision("image_size", 448) // patch) ** 2
-        tokens, usual = LARGEST_PICTURE[kind]
-        merged = self._vision("spatial_merge_size", 0) or self._vision("projector.scale_factor", 0) or usual
-        return tokens * merged**2
+        tokens, usual = LARGEST_PICTURE[self.kind]
+        return tokens * self._merged(usual)
+
+    @property
+    def least_batch(self) -> int:
+        """Tokens of the largest picture, where all of them must be computed at once; else nothing."""
+        return self.patches // self._merged(SEEN_WHOLE[self.kind]) if self.kind in SEEN_WHOLE else 0
 
     @property
     def compute(self) -> int:
@@ -83,7 +98,8 @@ class Projector:
     def homes(self, machine: Machine) -> tuple[str, ...]:
         """The first GPU as ggml counts them, remote and integrated ones last, and the CPU."""
         ranked = sorted(machine.devices, key=lambda device: (device.shares_host_memory, device.backend == "RPC"))
-        return (*(device.name for device in ranked[:1]), HOST)
+        first = () if gave_way(self.info, machine) else ranked[:1]
+        return (*(device.name for device in first), HOST)
 
     def at(self, home: str, wish: Wish, machine: Machine, *, exact: bool) -> Guest:
         """All of it is in its home."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
+from converter.gguf_format import align
 from server.offload.calibration import overhead
-from server.offload.compute import dry_run, estimate, header_digest
+from server.offload.compute import dry_run, estimate, header_digest, kv_bytes
 from server.offload.encoding import encode, overrides
-from server.offload.footprint import Footprint, KvShape, footprint
+from server.offload.footprint import CELL_PADDING, Footprint, KvShape, footprint
 from server.offload.planner import UBATCHES, Budget, Plan, Problem, plan
 from server.offload.questions import DeviceSpeed, DryRun, DryRunResult
 from server.offload.speed import Speed, depth_for, speed_for
@@ -62,6 +63,12 @@ class Wish:
     pool: int = 0
     companions: tuple[Companion, ...] = ()
 
+    @property
+    def ubatches(self) -> tuple[int, ...]:
+        """Batch sizes to choose from, the preferred one first."""
+        least = max((companion.least_batch for companion in self.companions), default=0)
+        return tuple(size for size in UBATCHES if size >= least) or (align(least, CELL_PADDING),)
+
     def shape(self, model: Footprint, n_ubatch: int = UBATCHES[0]) -> KvShape:
         """The model's KV cache under this wish."""
         cells = self.context if self.kv_unified is False else max(self.context, self.pool)
@@ -105,7 +112,13 @@ class Outcome:
     def host_free(self) -> int:
         """Bytes of the host's memory that all of it leaves; negative where weights do not stay in memory."""
         weights = self.plan.host_weights + sum(guest.on_host.weights for guest in self.guests)
-        return self.machine.host.available - weights - self.host_fixed
+        return self.host_room - weights - self.host_fixed
+
+    @property
+    def host_room(self) -> int:
+        """Bytes of the host's memory beside what is on devices that share it."""
+        taken = sum(stretch.total for stretch in self.plan.stretches if stretch.device in self.machine.sharing)
+        return self.machine.host.available - taken - sum(map(self.guests_on, self.machine.sharing))
 
     def guests_on(self, device: str) -> int:
         """Bytes that companions take of a device."""
@@ -126,9 +139,10 @@ def solve(
         wish = replace(wish, context=_open_context(info, model, machine, wish, speeds))
     if not wish.pool:
         wish = replace(wish, pool=_open_pool(info, model, machine, wish, speeds))
-    solver = Solver(info, model, machine, wish, speeds).with_guests(exact=bool(machine.devices))
+    solver = Solver(info, model, machine, wish, speeds)
+    solver = solver.with_kv_of(solver.dry_run_of_whole(wish.ubatches[0])).with_guests(exact=bool(machine.devices))
     outcomes: list[Outcome] = []
-    for n_ubatch in UBATCHES:
+    for n_ubatch in wish.ubatches:
         outcomes.append(solver.solve(n_ubatch, ROUNDS if verify else 0))
         if outcomes[-1].plan.whole or not machine.devices:
             break
@@ -151,7 +165,7 @@ def _open_context(
         solver = solver.with_guests(exact=False)
         found = solver.sketch
         seconds = solver.seconds(found)
-        room = solver.host_available - found.host_weights - found.host_kv
+        room = solver.host_left(found) - found.host_kv
         if seconds > least or (least < float("inf") and room < 0):
             break
         chosen, least = context, seconds
@@ -172,7 +186,7 @@ def _open_pool(info: GGUFInfo, model: Footprint, machine: Machine, wish: Wish, s
         solver = replace(solver, wish=replace(wish, pool=wish.context * share))
         found = solver.sketch
         least = found.seconds if least is None else least
-        room = (solver.host_available - found.host_weights) * HOST_SHARE_FOR_POOL
+        room = solver.host_left(found) * HOST_SHARE_FOR_POOL
         if share > 1 and (found.seconds > least or found.host_kv > room):
             break
         chosen = wish.context * share if share > 1 else 0
@@ -207,6 +221,7 @@ class Solver:
     speeds: dict[str, DeviceSpeed]
     depth: int | None = None
     guests: tuple[Guest, ...] = ()
+    kv_scale: float = 1.0
 
     def with_guests(self, *, exact: bool) -> Solver:
         """The same with each companion where it makes the whole fastest, of all homes in which it fits.
@@ -236,7 +251,8 @@ class Solver:
     @cached_property
     def sketch(self) -> Plan:
         """A plan with guessed compute buffers, which costs no dry run."""
-        return plan(self.problem(self.estimated(UBATCHES[0]), UBATCHES[0]))
+        n_ubatch = self.wish.ubatches[0]
+        return plan(self.problem(self.estimated(n_ubatch), n_ubatch))
 
     def seconds(self, found: Plan, *roles: Role) -> float:
         """What a token takes with the companions of these roles; without any, of all."""
@@ -246,10 +262,13 @@ class Solver:
                 seconds = guest.companion.seconds(seconds, guest.home, self.wish, self.speeds)
         return seconds
 
-    @property
-    def host_available(self) -> int:
-        """Bytes of the host's memory that the guests leave."""
-        return self.machine.host.available - sum(guest.on_host.total for guest in self.guests)
+    def host_left(self, found: Plan) -> int:
+        """Bytes of the host's memory beside weights, companions, and what is on devices that share it."""
+        sharing = self.machine.sharing
+        there = sum(stretch.total for stretch in found.stretches if stretch.device in sharing)
+        there += sum(guest.on_device.total for guest in self.guests if guest.home in sharing)
+        beside = sum(guest.on_host.total for guest in self.guests)
+        return self.machine.host.available - there - beside - found.host_weights
 
     @cached_property
     def digest(self) -> str:
@@ -283,6 +302,15 @@ class Solver:
         """How fast a device computes this model."""
         return speed_for(self.model, self.speeds[name])
 
+    def shape(self, n_ubatch: int) -> KvShape:
+        """The model's KV cache."""
+        return replace(self.wish.shape(self.model, n_ubatch), scale=self.kv_scale)
+
+    def with_kv_of(self, told: DryRunResult | None) -> Solver:
+        """The same with the KV cache as large as a dry run told, where the header's figures come to something else."""
+        counted = self.model.kv_bytes(self.shape(self.wish.ubatches[0]))
+        return replace(self, kv_scale=kv_bytes(counted, told) / counted) if counted else self
+
     def problem(self, buffers: Buffers, n_ubatch: int) -> Problem:
         """The planner's question, with compute buffers of these sizes."""
         devices = tuple(
@@ -298,7 +326,7 @@ class Solver:
             self.model,
             self.speed("CPU"),
             devices,
-            self.wish.shape(self.model, n_ubatch),
+            self.shape(n_ubatch),
             depth_for(self.wish.context) if self.depth is None else self.depth,
             first,
             0 if cap is None else max(0, n_items - cap),
@@ -331,18 +359,22 @@ class Solver:
 
     def estimated(self, n_ubatch: int) -> Buffers:
         """Buffers guessed from the model's dimensions."""
-        told = estimate(self.model, self.wish.shape(self.model, n_ubatch), 2, n_ubatch)
+        told = estimate(self.model, self.shape(n_ubatch), 2, n_ubatch)
         return Buffers(told.compute[0], told.compute[1], told.host_compute)
 
     def buffers_of_whole(self, n_ubatch: int) -> Buffers:
         """Buffers of the model wholly on the devices, in even shares."""
-        count = len(self.machine.devices)
-        if not count:
-            return self.estimated(n_ubatch)
-        told = self._ask(n_ubatch, tuple(self.free), len(self.model.layers) + 1, (1.0,) * count)
+        told = self.dry_run_of_whole(n_ubatch)
         if told is None:
             return self.estimated(n_ubatch)
         return Buffers(max(told.compute[:-1], default=told.compute[-1]), max(told.compute), told.host_compute)
+
+    def dry_run_of_whole(self, n_ubatch: int) -> DryRunResult | None:
+        """What the model takes in even shares, wholly on the devices; None without devices, or where it is not told."""
+        count = len(self.machine.devices)
+        if not count:
+            return None
+        return self._ask(n_ubatch, tuple(self.free), len(self.model.layers) + 1, (1.0,) * count)
 
     def dry_run(self, found: Plan, n_ubatch: int) -> DryRunResult | None:
         """The buffers of a plan; None where they cannot be told."""
@@ -359,7 +391,7 @@ class Solver:
         tensor_overrides: tuple[tuple[str, str], ...] = (),
         offload_kv: bool = True,
     ) -> DryRunResult | None:
-        shape = self.wish.shape(self.model, n_ubatch)
+        shape = self.shape(n_ubatch)
         stand_ins = any(device.hypothetical for device in self.machine.devices)
         question = DryRun(
             path=str(self.info.path),

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from converter.gguf_format import Field, TensorType, encode_header, lay_out
 from converter.gguf_info import read_gguf_info
 from server.engine.messages import LoadSpec
 from server.errors import BrimError
+from server.offload import solving
 from server.offload.asking import ask
 from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine
@@ -124,6 +126,33 @@ def test_without_a_device_the_draft_is_on_the_cpu(model: GGUFInfo, draft: Path) 
     assert outcome.host_free < outcome.machine.host.available - outcome.plan.host_weights - guest.on_host.weights
 
 
+def test_what_is_on_a_device_that_shares_the_host_s_memory_is_no_longer_the_host_s(
+    model: GGUFInfo, draft: Path
+) -> None:
+    outcome = _solve(model, companions_of(draft=draft), replace(_card(24 << 10), shares_host_memory=True))
+    (guest,), (stretch,) = outcome.guests, outcome.plan.stretches
+    assert guest.home == "CARD0"
+    assert outcome.host_room == 64 * GIB - stretch.total - guest.on_device.total
+    assert outcome.host_free < outcome.host_room
+
+
+def test_a_cache_that_the_header_does_not_show_is_counted_as_llama_cpp_tells_it(
+    model: GGUFInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = _solve(model, (), _card(12 << 10))
+    (stretch,) = counted.plan.stretches
+    asked = solving.dry_run
+
+    def with_an_indexer(question: DryRun, digest: str) -> DryRunResult | None:
+        told = asked(question, digest)
+        return told and structs.replace(told, kv=told.kv * 3 // 2)
+
+    monkeypatch.setattr(solving, "dry_run", with_an_indexer)
+    (larger,) = _solve(model, (), _card(12 << 10)).plan.stretches
+    assert larger.kv == pytest.approx(1.5 * stretch.kv, rel=0.01)
+    assert larger.weights == stretch.weights
+
+
 @pytest.mark.parametrize("shape", [SMALL, GEMMA_2_27B], ids=lambda shape: shape.arch)
 def test_a_draft_s_kv_bytes_are_what_llama_cpp_would_allocate(shape: Shape, tmp_path: Path) -> None:
     draft = Draft(read_gguf_info(write_hollow(shape, tmp_path / "draft.gguf")))
@@ -169,6 +198,15 @@ def test_a_projector_is_allowed_what_llama_cpp_s_graph_takes_and_little_more(tmp
     windowed = _projector(tmp_path / "windowed.gguf", "qwen2.5vl_merger", n_wa_pattern=8)
     assert windowed.patches == 4 * 4096
     assert windowed.compute > 6 * windowed.patches**2
+
+
+def test_a_picture_that_is_seen_whole_fits_into_one_batch(model: GGUFInfo, tmp_path: Path) -> None:
+    assert _projector(tmp_path / "llava.gguf", "mlp", image_size=336).least_batch == 0
+    assert _projector(tmp_path / "gemma3.gguf", "gemma3", image_size=896).least_batch == 256
+    _projector(tmp_path / "gemma4.gguf", "gemma4v", patch_size=16)
+    outcome = _solve(model, companions_of(projector=tmp_path / "gemma4.gguf"), _card(4000))
+    assert outcome.placement().n_ubatch == 1280
+    assert outcome.placement().n_batch >= 1280
 
 
 def test_a_projector_goes_to_the_first_gpu_and_the_model_into_what_it_leaves(model: GGUFInfo, tmp_path: Path) -> None:

@@ -112,6 +112,30 @@ def test_a_hybrid_keeps_state_in_some_layers_and_keys_in_others(tmp_path: Path) 
     assert attending.state == 0
 
 
+def test_linear_attention_with_deltas_keeps_a_square_for_each_head(tmp_path: Path) -> None:
+    values = {"attention.head_count": 32, "attention.head_count_kv": [0, 1], "embedding_length": 2304}
+    values |= {"attention.key_length": 576, "attention.key_length_mla": 192, "kda.head_dim": 128, "ssm.conv_kernel": 4}
+    layers = [[("ssm_conv1d_q", (4, 4096)), ("attn_k", (4096, 2304))], [("attn_kv_a_mqa", (576, 2304))]]
+    delta, latent = footprint(_info("kimi-linear", values, layers, tmp_path)).layers
+    assert delta.kv_elements == ()
+    assert delta.state == 4 * (3 * 3 * 32 * 128 + 128 * 128 * 32)
+    assert (latent.kv_elements, latent.state) == ((576,), 0)
+
+
+def test_layers_that_only_guess_the_next_tokens_are_not_loaded(tmp_path: Path) -> None:
+    values = {
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "embedding_length": 256,
+        "nextn_predict_layers": 1,
+    }
+    layers = [[("attn_k", (128, 256)), ("attn_v", (128, 256))]] * 3
+    model = footprint(_info("glm4moe", values, layers, tmp_path))
+    assert [layer.weights for layer in model.layers] == [2 * 2 * 128 * 256] * 2 + [0]
+    assert [layer.kv_elements for layer in model.layers] == [(128, 128)] * 2 + [()]
+    assert model.parameters == 4 * 128 * 256 + 1000 * 64
+
+
 def test_layers_that_share_keys_have_none_of_their_own(tmp_path: Path) -> None:
     values = {"attention.head_count": 4, "attention.head_count_kv": 2, "embedding_length": 256}
     values |= {
