@@ -332,6 +332,20 @@ def test_a_model_is_made_used_and_removed(stocked: ollama.Client) -> None:
         stocked.push("corsair")
 
 
+def test_a_model_is_made_of_a_file_that_the_client_sends(
+    stocked: ollama.Client, demo_gguf: Path, tmp_path: Path
+) -> None:
+    sent = tmp_path / "sent.gguf"
+    sent.write_bytes(demo_gguf.read_bytes() + bytes(32))  # another file than that of the models there
+    digest = stocked.create_blob(sent)
+    assert stocked.create_blob(sent) == digest, "what is there already is not taken again"
+    assert stocked.create("sent", files={"sent.gguf": digest}, parameters={"num_predict": 2}).status == "success"
+    assert stocked.chat("sent", MESSAGES, options={"temperature": 0}).eval_count == 2
+    stocked.delete("sent")
+    with pytest.raises(ollama.ResponseError, match="was not uploaded"):
+        stocked.create("sent", files={"sent.gguf": f"sha256:{'0' * 64}"})
+
+
 def test_the_greeting_and_the_version(server: RunningServer) -> None:
     assert CLIENT.get(server.url).text == "Ollama is running"
     assert CLIENT.head(server.url).status_code == 200

@@ -1,4 +1,4 @@
-"""POST /api/copy and /api/pull, DELETE /api/delete; pushing and uploading, which brim does not do."""
+"""POST /api/copy and /api/pull, DELETE /api/delete; pushing, which brim does not do."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -84,19 +84,6 @@ async def pull(body: PullRequest, request: Request, context: ContextOf) -> Respo
 async def push() -> Response:
     """Refuse: brim publishes nothing."""
     raise RequestError("brim does not push models to a registry", status=501, code="not_supported")
-
-
-@router.head("/blobs/{digest}", include_in_schema=False)
-async def has_blob(digest: str) -> Response:
-    """No blob is ever there, so that clients go on to upload it, and are told."""
-    return Response(status_code=404)
-
-
-@router.post("/blobs/{digest}", include_in_schema=False)
-async def put_blob(digest: str) -> Response:
-    """Refuse: a model's files are brought in on the server."""
-    message = "brim takes no uploads; create the model on the server, with brim create"
-    raise RequestError(message, status=501, code="not_supported")
 
 
 async def _pull(name: str, context: Context) -> AsyncGenerator[bytes]:

@@ -43,6 +43,7 @@ REFUSALS = {
     500: "Something went wrong in the server.",
     502: "The Hugging Face hub refuses what was asked for, or cannot be reached.",
     503: "The model or the server cannot answer now; Retry-After says when to come back.",
+    507: "The disk cannot take it.",
 }
 EVERYWHERE = (400, 401, 403, 500, 503)
 WITH_A_BODY = (408, 413)

@@ -8,6 +8,7 @@ from server.api.ollama.chat import ChatResponse
 from server.api.ollama.generate import GenerateResponse
 from server.api.ollama.models import ListedModel, RunningModel
 from server.api.reference.entry import JSON, NDJSON, Body, Entries, Entry, like, lines
+from server.api.reference.examples import QUESTION, WEATHER
 
 
 class ListedModels(msgspec.Struct):
@@ -22,15 +23,6 @@ class LoadedModels(msgspec.Struct):
     models: list[RunningModel]
 
 
-_QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-_WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather in a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 _FIGURES: dict[str, Any] = {
     "model": "demo",
     "created_at": "2026-01-01T00:00:00Z",
@@ -51,11 +43,12 @@ _DETAILS: dict[str, Any] = {
     "format": "gguf",
     "parent_model": "",
 }
+_DIGEST = "sha256:ea15f1865b75ad8eaf6f7a0adf314385409b8960be70892e183e585b984d21d2"
 _MODEL: dict[str, Any] = {
     "name": "demo:latest",
     "model": "demo:latest",
     "size": 8_205_856,
-    "digest": "ea15f1865b75ad8eaf6f7a0adf314385409b8960be70892e183e585b984d21d2",
+    "digest": _DIGEST.removeprefix("sha256:"),
     "details": _DETAILS,
 }
 _LISTED: dict[str, Any] = {**_MODEL, "modified_at": "2026-01-01T00:00:00Z"}
@@ -84,12 +77,12 @@ _DONE: dict[int, dict[str, Body] | None] = {
 ENTRIES: Entries = {
     ("post", "/api/chat"): Entry(
         requests={
-            "Ask": {"model": "demo", "messages": _QUESTION, "stream": False, "options": {"num_predict": 32}},
-            "Stream": {"model": "demo", "messages": _QUESTION, "keep_alive": "10m", "options": {"temperature": 0}},
+            "Ask": {"model": "demo", "messages": QUESTION, "stream": False, "options": {"num_predict": 32}},
+            "Stream": {"model": "demo", "messages": QUESTION, "keep_alive": "10m", "options": {"temperature": 0}},
             "Offer a tool": {
                 "model": "demo",
                 "messages": [{"role": "user", "content": "What is the weather in Oslo?"}],
-                "tools": [_WEATHER],
+                "tools": [WEATHER],
                 "stream": False,
             },
         },
@@ -146,9 +139,18 @@ ENTRIES: Entries = {
         errors=(404, 409),
     ),
     ("post", "/api/create"): Entry(
-        requests={"From another model": {"model": "pirate", "from": "demo", "system": "Talk like a pirate."}},
+        requests={
+            "From another model": {"model": "pirate", "from": "demo", "system": "Talk like a pirate."},
+            "From an uploaded file": {"model": "sent", "files": {"sent.gguf": _DIGEST}},
+        },
         answers=_DONE,
         errors=(404, 409),
+    ),
+    ("post", "/api/blobs/{digest}"): Entry(
+        requests={"A file's bytes": "GGUF"},
+        parameters={"digest": _DIGEST},
+        answers={200: None, 201: None},
+        errors=(507,),
     ),
     ("post", "/api/copy"): Entry(
         requests={"Copy": {"source": "demo", "destination": "demo-2"}}, answers={200: None}, errors=(404, 409)

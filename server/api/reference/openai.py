@@ -9,6 +9,7 @@ from server.api.openai.completions import Completion
 from server.api.openai.embeddings import EmbeddingList
 from server.api.openai.models import ModelObject
 from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events
+from server.api.reference.examples import QUESTION, WEATHER
 from server.api.rerank import Ranking
 
 
@@ -26,15 +27,6 @@ _MODEL: dict[str, Any] = {
     "owned_by": "brim",
     "loaded": True,
     "context_length": 4096,
-}
-_QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-_WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather in a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
 }
 _PERSON: dict[str, Any] = {
     "type": "object",
@@ -68,16 +60,16 @@ _TEXT_CHUNK = (
 ENTRIES: Entries = {
     ("post", "/v1/chat/completions"): Entry(
         requests={
-            "Ask": {"model": "demo", "messages": _QUESTION, "max_tokens": 32},
+            "Ask": {"model": "demo", "messages": QUESTION, "max_tokens": 32},
             "Stream": {
-                "messages": [{"role": "system", "content": "Answer in one word."}, *_QUESTION],
+                "messages": [{"role": "system", "content": "Answer in one word."}, *QUESTION],
                 "max_completion_tokens": 32,
                 "stream": True,
                 "stream_options": {"include_usage": True},
             },
             "Offer a tool": {
                 "messages": [{"role": "user", "content": "What is the weather in Oslo?"}],
-                "tools": [_WEATHER],
+                "tools": [WEATHER],
                 "tool_choice": "auto",
                 "max_tokens": 64,
             },
