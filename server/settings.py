@@ -21,6 +21,7 @@ from pydantic_settings import (
 from server.durations import Duration
 from server.errors import BrimError
 from server.keys import hash_entry, read_key_file
+from server.rates import RateSetting
 from server.sizes import Size
 
 LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
@@ -90,6 +91,8 @@ class Settings(BaseSettings):
     """Host names, beside this machine's own, under which clients may address the server."""
     allowed_origins: CommaList = ()
     """Origins of web pages, beside local ones, that may call the server."""
+    media_hosts: CommaList = ()
+    """Hosts from which images that requests name by URL may be fetched."""
     tls_cert: Path | None = None
     """PEM file of the certificate, and of those that lead to its authority: the server then speaks HTTPS."""
     tls_key: Path | None = None
@@ -125,11 +128,13 @@ class Settings(BaseSettings):
     """Largest sum of the bodies of all requests being answered."""
     request_timeout: float = Field(default=60.0, gt=0)
     """How long a request may take to arrive, and how long a client may leave its answer unread."""
+    rate_limit: RateSetting | None = None
+    """How often each API key, or each address where there are no keys, may ask."""
     max_connections: int = Field(default=512, ge=1)
     cache_dir: Path = Field(default_factory=lambda: _in_home("kv"))
     state_dir: Path = Field(default_factory=lambda: _in_home("state"))
 
-    @field_validator("models", "rpc", "api_key", "allowed_hosts", "allowed_origins", mode="after")
+    @field_validator("models", "rpc", "api_key", "allowed_hosts", "allowed_origins", "media_hosts", mode="after")
     @classmethod
     def _no_empty_entries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(value):

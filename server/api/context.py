@@ -3,11 +3,14 @@
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from server.api.fetching import fetch_shown
+from server.chat.answer import Prepared, prepare
+from server.chat.task import ChatTask
 from server.engine.messages import Generate
 from server.models.embedding import Purpose
 from server.models.loading import LoadedModel
@@ -27,6 +30,7 @@ class Context:
         partition: the caller's cache partition.
         started_at: when the server started, in seconds since the epoch.
         held: what is let go once the answer has been sent.
+        fetched: images that the request named, by their URLs.
     """
 
     manager: ModelManager
@@ -34,6 +38,7 @@ class Context:
     partition: str
     started_at: int
     held: AsyncExitStack
+    fetched: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     async def model(self, name: str | None, purpose: Purpose = "text", keep_alive: float | None = None) -> LoadedModel:
         """The model that a request names, which stays loaded at least until the answer has been sent.
@@ -48,6 +53,12 @@ class Context:
                 if it cannot be loaded now.
         """
         return await self.held.enter_async_context(self.manager.using(name, purpose, keep_alive))
+
+    async def prepare(self, model: LoadedModel, task: ChatTask) -> Prepared:
+        """A task ready for the model's engine, with what it shows by URL fetched. Raises RequestError as these do."""
+        if task.shown.links and model.info.vision:
+            await fetch_shown(task.shown, self.settings.media_hosts, self.fetched)
+        return prepare(model, task)
 
     def log_prompt(self, model: str, request: Generate) -> None:
         """Note a prompt in the log, if the user asked for that."""

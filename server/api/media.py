@@ -16,8 +16,6 @@ def decode(text: str) -> bytes:
     """The bytes of a base64 text or of a data URL. Raises ValueError where it is neither."""
     if found := _DATA_URL.match(text):
         text = text[found.end() :]
-    elif text[:8].lower().startswith(("http://", "https://")):
-        raise ValueError("brim fetches nothing from other machines; send the data itself, as data:...;base64,...")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -34,3 +32,21 @@ def _check(text: str) -> str:
 
 Base64 = Annotated[str, AfterValidator(_check)]
 """Text that `decode` takes."""
+
+
+def locate(text: str) -> bytes | str:
+    """The bytes of a base64 text or of a data URL, or a URL to fetch them from. Raises ValueError for anything else."""
+    return text if _is_link(text) else decode(text)
+
+
+def _is_link(text: str) -> bool:
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def _check_link(text: str) -> str:
+    locate(text)
+    return text
+
+
+ImageUrl = Annotated[str, AfterValidator(_check_link)]
+"""Text that `locate` takes."""

@@ -26,7 +26,7 @@ class Shown:
     """What a conversation shows, in the order of its marks."""
 
     def __init__(self) -> None:
-        self._media: list[tuple[Kind, bytes]] = []
+        self._media: list[tuple[Kind, bytes | str]] = []
 
     def __bool__(self) -> bool:
         return bool(self._media)
@@ -36,8 +36,21 @@ class Shown:
         """Of which kinds there are any."""
         return {kind for kind, _ in self._media}
 
-    def add(self, kind: Kind, data: bytes) -> str:
-        """Take in a file's bytes; returns the mark that stands for it in a message's text."""
+    @property
+    def links(self) -> list[tuple[int, str]]:
+        """Numbers and URLs of what is to be fetched and given to `fill` before `place`."""
+        return [(number, data) for number, (_, data) in enumerate(self._media) if isinstance(data, str)]
+
+    def fill(self, number: int, data: bytes) -> None:
+        """Take in what has been fetched."""
+        self._media[number] = (self._media[number][0], data)
+
+    def add(self, kind: Kind, data: bytes | str) -> str:
+        """Take in a file's bytes, or the URL to fetch it from; returns the mark that stands for it in a message's text.
+
+        Raises:
+            RequestError: there are too many.
+        """
         if len(self._media) == MOST_MEDIA:
             raise RequestError(
                 f"the conversation shows more than {MOST_MEDIA} images or sounds; send fewer", param="messages"
@@ -62,7 +75,9 @@ class Shown:
         for mark in _MARK.finditer(prompt):
             text += prompt[at : mark.start()]
             at = mark.end()
-            media.append(Medium(*self._media[int(mark[1])], len(text)))
+            kind, data = self._media[int(mark[1])]
+            assert isinstance(data, bytes)
+            media.append(Medium(kind, data, len(text)))
             ends.append(at)
             lengths.append(at - len(text))
         gone = [0, *lengths]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator
 
-from server.api.media import Base64, decode
+from server.api.media import Base64, ImageUrl, decode, locate
 from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 
@@ -67,11 +67,17 @@ class Base64Source(StrictModel):
     data: Base64
 
 
+class UrlSource(StrictModel):
+    """Where an image's file is."""
+
+    type: Literal["url"]
+    url: ImageUrl
+
+
 _IMAGE_SOURCES = tagged(
     "source of an image",
-    {"base64": Base64Source},
+    {"base64": Base64Source, "url": UrlSource},
     refused={
-        "url": "brim fetches nothing from other machines: send the image as a source of type base64",
         "file": "brim keeps no files: send the image as a source of type base64",
     },
 )
@@ -81,7 +87,7 @@ class ImageBlock(CacheableBlock):
     """An image."""
 
     type: Literal["image"]
-    source: Annotated[Base64Source, _IMAGE_SOURCES]
+    source: Annotated[Base64Source | UrlSource, _IMAGE_SOURCES]
 
 
 class TextSource(StrictModel):
@@ -148,7 +154,10 @@ class SearchResultBlock(CacheableBlock):
 
 def read(block: TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, shown: Shown) -> str:
     """What the model reads of a block; an image goes to `shown`, and a mark stands for it."""
-    return shown.add("image", decode(block.source.data)) if isinstance(block, ImageBlock) else block.plain()
+    if not isinstance(block, ImageBlock):
+        return block.plain()
+    source = block.source
+    return shown.add("image", decode(source.data) if isinstance(source, Base64Source) else locate(source.url))
 
 
 class ToolUseBlock(CacheableBlock):

@@ -13,7 +13,7 @@ from server.api.anthropic.request import CountTokensRequest, MessagesRequest
 from server.api.context import Context, ContextOf
 from server.api.counting import prompt_tokens
 from server.api.streaming import stream_events, while_connected
-from server.chat.answer import Prepared, chat_deltas, prepare
+from server.chat.answer import Prepared, chat_deltas
 from server.engine.messages import Done
 from server.errors import RequestError
 from server.models.loading import LoadedModel
@@ -33,13 +33,13 @@ async def create_message(body: MessagesRequest, request: Request, context: Conte
 async def count_tokens(body: CountTokensRequest, context: ContextOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
     model = await context.model(body.model)
-    counted = await prompt_tokens(model, prepare(model, body.task(model, context.partition)))
+    counted = await prompt_tokens(model, await context.prepare(model, body.task(model, context.partition)))
     return Response(msgspec.json.encode({"input_tokens": counted}), media_type="application/json")
 
 
 async def _begin(body: MessagesRequest, context: Context) -> tuple[LoadedModel, Prepared, MessageWriter]:
     model = await context.model(body.model)
-    prepared = prepare(model, body.task(model, context.partition))
+    prepared = await context.prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     writer = MessageWriter(
         model.name,

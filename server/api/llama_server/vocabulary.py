@@ -11,7 +11,6 @@ from server.api.context import ContextOf
 from server.api.llama_server.completion_request import Token
 from server.api.openai.chat_request import ChatRequest
 from server.api.openai.fields import StrictModel
-from server.chat.answer import prepare
 
 router = APIRouter(tags=["llama-server"])
 
@@ -60,7 +59,8 @@ async def detokenize(body: DetokenizeRequest, context: ContextOf) -> Response:
 async def apply_template(body: ChatRequest, context: ContextOf) -> Response:
     """What a chat request, in OpenAI's form, would give the model to read."""
     model = await context.model(body.model)
-    return _json({"prompt": prepare(model, body.task(model, context.partition)).generate.prompt})
+    prepared = await context.prepare(model, body.task(model, context.partition))
+    return _json({"prompt": prepared.generate.prompt})
 
 
 def _readable(piece: bytes) -> str | list[int]:

@@ -19,7 +19,7 @@ from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.chat_request import MOST_MESSAGES
 from server.api.openai.chat_tools import MOST_TOOLS
-from server.chat.answer import chat_deltas, prepare
+from server.chat.answer import chat_deltas
 from server.chat.media import Shown
 from server.chat.task import ChatTask
 from server.models.loading import LoadedModel
@@ -81,7 +81,7 @@ async def _begin(body: ChatRequest, context: Context) -> Answering:
     started = time.perf_counter()
     model = await context.model(body.model, keep_alive=body.keep_alive)
     loaded = time.perf_counter()
-    prepared = prepare(model, body.task(model, context.partition))
+    prepared = await context.prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     return Answering(body.model, _response, chat_deltas(model.engine, prepared), started, loaded)
 

@@ -22,7 +22,7 @@ from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.fields import refused
-from server.chat.answer import ChatDelta, chat_deltas, prepare
+from server.chat.answer import ChatDelta, chat_deltas
 from server.chat.events import Content
 from server.chat.media import Shown
 from server.chat.task import ChatTask
@@ -126,7 +126,7 @@ async def _deltas(body: GenerateRequest, model: LoadedModel, context: Context) -
     if body.template is not None:
         names = {"bos_token": model.info.bos_token, "eos_token": model.info.eos_token}
         model = replace(model, template=ChatTemplate(body.template, names))
-    prepared = prepare(model, body.task(model, context.partition))
+    prepared = await context.prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     return chat_deltas(model.engine, prepared)
 

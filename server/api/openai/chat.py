@@ -26,7 +26,7 @@ from server.api.openai.output import (
     timings,
 )
 from server.api.streaming import DONE_EVENT, error_event, stream_events, while_connected
-from server.chat.answer import ChatAnswer, ChatDelta, ChatFinish, Prepared, chat_deltas, gather_chat, prepare
+from server.chat.answer import ChatAnswer, ChatDelta, ChatFinish, Prepared, chat_deltas, gather_chat
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 from server.engine.messages import Done
 from server.errors import RequestError
@@ -95,7 +95,7 @@ async def chat_completions(body: ChatRequest, request: Request, context: Context
 
 async def _begin(body: ChatRequest, context: Context) -> tuple[LoadedModel, Prepared]:
     model = await context.model(body.model)
-    prepared = prepare(model, body.task(model, context.partition))
+    prepared = await context.prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
     return model, prepared
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import model_validator
 
-from server.api.media import Base64, decode
+from server.api.media import Base64, ImageUrl, decode, locate
 from server.api.openai.fields import StrictModel, refused
 from server.api.tagged import tagged
 
@@ -36,10 +36,10 @@ class RefusalPart(StrictModel):
         return self.refusal
 
 
-class ImageUrl(StrictModel):
-    """Where an image is: in the URL itself."""
+class ImageLocation(StrictModel):
+    """Where an image is: in the URL itself, or on a host that may be asked for it."""
 
-    url: Base64
+    url: ImageUrl
     detail: Literal["auto", "low", "high"] | None = None
     """Accepted and without effect: the model's own projector decides how finely an image is looked at."""
 
@@ -48,7 +48,7 @@ class ImagePart(StrictModel):
     """An image."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: ImageLocation
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +60,7 @@ class ImagePart(StrictModel):
 
     def read(self, shown: Shown) -> str:
         """What stands for it in the message's text."""
-        return shown.add("image", decode(self.image_url.url))
+        return shown.add("image", locate(self.image_url.url))
 
 
 class InputAudio(StrictModel):

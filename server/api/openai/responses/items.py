@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from server.api.media import Base64, decode
+from server.api.media import ImageUrl, locate
 from server.api.openai.fields import Off, StrictModel, refused
 from server.api.tagged import tagged
 
@@ -52,7 +52,7 @@ class ImagePart(StrictModel):
     """An image."""
 
     type: Literal["input_image"]
-    image_url: Base64
+    image_url: ImageUrl
     detail: Unused = None
     file_id: Annotated[Any, refused("brim keeps no files: send the image as a data URL in image_url")] = None
 
@@ -77,7 +77,7 @@ def read(part: Part, shown: Shown) -> str:
         case TextPart():
             return part.text
         case ImagePart():
-            return shown.add("image", decode(part.image_url))
+            return shown.add("image", locate(part.image_url))
         case RefusalPart():
             return part.refusal
 

@@ -21,7 +21,7 @@ from server.api.openai.responses.request import InputTokensRequest, ResponseRequ
 from server.api.openai.responses.store import Kept, ResponseStore
 from server.api.openai.responses.truncation import truncated
 from server.api.streaming import stream_events, while_connected
-from server.chat.answer import Prepared, chat_deltas, prepare
+from server.chat.answer import Prepared, chat_deltas
 from server.engine.messages import Done
 from server.errors import RequestError
 from server.models.loading import LoadedModel
@@ -77,15 +77,15 @@ async def _prepare(
     items: Sequence[Known] = await earlier_items(body, store, context.partition) + own
     model = await context.model(body.model)
 
-    def prepared(items: Sequence[Known]) -> Prepared:
-        return prepare(model, body.task(items, model, context.partition))
+    async def prepared(items: Sequence[Known]) -> Prepared:
+        return await context.prepare(model, body.task(items, model, context.partition))
 
     async def fits(items: Sequence[Known]) -> bool:
-        return await prompt_tokens(model, prepared(items)) + body.room(model.info.context) <= model.info.context
+        return await prompt_tokens(model, await prepared(items)) + body.room(model.info.context) <= model.info.context
 
     if body.truncation == "auto":
         items = await truncated(items, fits)
-    return model, prepared(items), own
+    return model, await prepared(items), own
 
 
 async def _begin(body: ResponseRequest, context: Context, store: ResponseStore) -> _Job:
