@@ -304,7 +304,8 @@ def load_error(what: str) -> LoadError:
     reasons = _log.errors[-8:]
     text = " ".join(reasons).lower()
     out_of_memory = "out of memory" in text or "failed to allocate" in text or "unable to allocate" in text
-    reason = next((line.split(": ", 1)[-1] for line in reasons), "llama.cpp gave no reason")
+    first = next((reason.splitlines()[0] for reason in reasons if reason), ": llama.cpp gave no reason")
+    reason = first.split(": ", 1)[-1]
     return LoadError(f"{what}: {reason}", out_of_memory=out_of_memory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from server.models.modelfile import parse
 from server.models.projector import senses_of
 from server.models.resolve import ModelSource, resolve
 from server.models.store import Store
+from server.offload.cli import app as plan_command
 from server.settings import Settings
 from tests.conftest import ROOT, RunningServer, brim_environment
 from tests.engine.projectors import GEMMA, PATCHES, picture, write_llava
@@ -212,6 +214,14 @@ def test_the_worker_is_told(folder: Path, projector: Path, store: Store) -> None
     seeing = planned(resolve(str(folder / "model.gguf"), store, str(projector)))
     assert (blind.projector_path, seeing.projector_path) == ("", str(projector))
     assert seeing.projector_device == ""
+
+
+@pytest.mark.parametrize("option", ["--projector", "--mmproj"])
+def test_brim_plan_counts_it(folder: Path, projector: Path, store: Store, option: str) -> None:
+    command = ["plan", str(folder / "model.gguf"), "--vram", "8GiB", "--ctx", "512", "--json"]
+    for more, found in (([option, str(projector)], [str(projector)]), ([option, "none"], [])):
+        result = CliRunner().invoke(plan_command, [*command, *more], catch_exceptions=False)
+        assert [companion["path"] for companion in json.loads(result.stdout)["companions"]] == found
 
 
 async def test_ollamas_show_tells_of_it_before_it_is_loaded(folder: Path, projector: Path, store: Store) -> None:
