@@ -19,6 +19,8 @@ from server.api.limits import BodyLimit, Gate, Traffic
 from server.api.ollama import routes as ollama
 from server.api.openai import chat, completions, embeddings, models
 from server.api.openai.responses import routes as responses
+from server.api.rate_limit import HEADERS as RATE_HEADERS
+from server.api.rate_limit import RateLimit
 from server.api.reference import document
 from server.api.request_log import HEADER as REQUEST_ID
 from server.api.request_log import RequestLog
@@ -94,6 +96,8 @@ def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
         BodyLimit, limit=settings.max_body, budget=settings.body_budget, timeout=settings.request_timeout
     )
     app.add_middleware(Gate, traffic=traffic)
+    if settings.rate_limit:
+        app.add_middleware(RateLimit, rate=settings.rate_limit)
     app.add_middleware(
         Guard, keys=KeyRing(settings.api_key), hosts=settings.allowed_hosts, origins=settings.allowed_origins
     )
@@ -104,7 +108,7 @@ def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
         allow_private_network=True,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=[REQUEST_ID, "retry-after"],
+        expose_headers=[REQUEST_ID, "retry-after", *RATE_HEADERS],
     )
     app.add_middleware(metrics.HttpMetrics, registry=app.state.registry)
     app.add_middleware(RequestLog)

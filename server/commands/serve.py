@@ -67,6 +67,9 @@ def serve(
     ] = None,
     max_connections: Annotated[int | None, Option(help="Connections open at once; 512 by default.")] = None,
     max_body: Annotated[str | None, Option(metavar="SIZE", help="Largest request body; 16MiB by default.")] = None,
+    rate_limit: Annotated[
+        str | None, Option(metavar="N/minute", help="Requests of each API key, or address; also second, hour, day.")
+    ] = None,
     log_prompts: Annotated[bool | None, Option("--log-prompts", help="Write prompts to the log.")] = None,
     log_json: Annotated[bool | None, Option("--log-json", help="Write the log as JSON, an object a line.")] = None,
     grace: Annotated[float | None, Option(metavar="SECONDS", help="Time for requests to end on SIGTERM.")] = None,
@@ -107,6 +110,7 @@ def serve(
         "request_timeout": request_timeout,
         "max_connections": max_connections,
         "max_body": max_body,
+        "rate_limit": rate_limit,
         "log_prompts": log_prompts,
         "log_json": log_json,
         "grace": grace,

@@ -39,14 +39,14 @@ REFUSALS = {
     408: "The body did not arrive in time.",
     409: "What is asked for would disturb a model that is in use or was named at the server's start.",
     413: "The body is too large.",
-    429: "More requests wait than the server has places for; Retry-After says when to come back.",
+    429: "This caller asks too often, or more requests wait than there are places; Retry-After says when to come back.",
     500: "Something went wrong in the server.",
     502: "The Hugging Face hub refuses what was asked for, or cannot be reached.",
     503: "The model or the server cannot answer now; Retry-After says when to come back.",
     507: "The disk cannot take it.",
 }
 EVERYWHERE = (400, 401, 403, 500, 503)
-WITH_A_BODY = (408, 413)
+WITH_A_BODY = (408, 413, 429)
 REFERENCE = "#/components/schemas/"
 
 
