@@ -172,6 +172,7 @@ def test_a_modelfile_names_a_projector(folder: Path, projector: Path, store: Sto
     assert manifest.projector
     assert manifest.size == (folder / "model.gguf").stat().st_size + projector.stat().st_size
     source = resolve("mine", store)
+    assert source.projector
     assert source.projector == store.blob_path(manifest.projector.digest)
     assert source.projector.read_bytes() == projector.read_bytes()
     make(store, "FROM mine\nSYSTEM Be brief.", folder, "child")
