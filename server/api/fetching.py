@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httpx
@@ -61,7 +62,9 @@ async def fetch(
     except httpx.InvalidURL as error:
         raise _fault(f"{url[:80]} is no URL") from error
     if link.scheme not in ("http", "https") or link.host not in hosts:
-        raise _fault(f"brim fetches images only from hosts that BRIM_MEDIA_HOSTS names, and '{link.host}' is none of them")
+        raise _fault(
+            f"brim fetches images only from hosts that BRIM_MEDIA_HOSTS names, and '{link.host}' is none of them"
+        )
     try:
         addresses = await resolve(link.host, link.port or (443 if link.scheme == "https" else 80))
         if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
@@ -82,7 +85,7 @@ async def fetch(
 
 
 async def _read(response: httpx.Response, host: str) -> bytes:
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != HTTPStatus.OK:
         raise _fault(f"{host} answered with status {response.status_code}")
     data = bytearray()
     async for piece in response.aiter_bytes():

@@ -11,10 +11,15 @@ import ctypes
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import llama_cpp.llama_cpp as ll
-import llama_cpp.mtmd_cpp as mtmd
+import llama_cpp.llama_cpp as _ll
+import llama_cpp.mtmd_cpp as _mtmd
 import numpy as np
+
+ll: Any = _ll
+mtmd: Any = _mtmd
+"""The annotations of pointers and of what may be null do not hold for what these functions take and give."""
 
 
 def main() -> None:
