@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -127,7 +127,14 @@ def main(
     _write(_with_last(rows))
 
 
-Measured = dict[str, dict[str, float]]
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Medians by server and figure, over so many turns of each server."""
+
+    turns: int
+    figures: dict[str, dict[str, float]]
+
+
 """Server to figure to its median."""
 
 
@@ -139,7 +146,7 @@ def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measur
                 figures = asyncio.run(_ask(server, case.run, seed=repeat))
             samples[name].append(figures)
             console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
-    return {name: _medians(found) for name, found in samples.items()}
+    return Measured(repeats, {name: _medians(found) for name, found in samples.items()})
 
 
 def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -> Measured:
@@ -156,7 +163,7 @@ def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -
                     )
             samples[name].append(figures)
             console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
-    return {name: _medians(found) for name, found in samples.items()}
+    return Measured(repeats, {name: _medians(found) for name, found in samples.items()})
 
 
 async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], seed: int) -> T:
@@ -214,7 +221,7 @@ def _rounded(figures: Figures) -> dict[str, float]:
 
 def _table(rows: list[tuple[Case, Measured]]) -> Table:
     table = Table(title=f"{usable_cores()} cores, {cpu_name()}")
-    for column in ("workload", "figure", "brim", "peer", "ratio", "target", ""):
+    for column in ("workload", "figure", "brim", "peer", "ratio", "target", "", "turns"):
         table.add_column(column)
     for line in _lines(rows):
         table.add_row(*line)
@@ -226,15 +233,24 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
     for case, measured in rows:
         ours, *others = case.servers
         for peer in others:
-            for figure, value in measured[ours].items():
-                theirs = measured[peer][figure]
+            for figure, value in measured.figures[ours].items():
+                theirs = measured.figures[peer][figure]
                 ratio, target = value / theirs, case.target.get((figure, peer))
                 faster = figure == "tokens per second"
                 reached = target is not None and (ratio >= target if faster else ratio <= target)
                 wanted = "" if target is None else f"{'at least' if faster else 'at most'} {target:.3g}"
                 verdict = "" if target is None else "reached" if reached else "missed"
                 lines.append(
-                    (case.name, figure, f"{value:.3g}", f"{peer} {theirs:.3g}", f"{ratio:.3g}", wanted, verdict)
+                    (
+                        case.name,
+                        figure,
+                        f"{value:.3g}",
+                        f"{peer} {theirs:.3g}",
+                        f"{ratio:.3g}",
+                        wanted,
+                        verdict,
+                        str(measured.turns),
+                    )
                 )
     return lines
 
@@ -242,18 +258,18 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
 def _with_last(rows: list[tuple[Case, Measured]]) -> list[tuple[Case, Measured]]:
     """These results, and the last ones of the workloads that were not measured now, in the order of all."""
     path = RESULTS / "serving.json"
-    last: dict[str, Measured] = json.loads(path.read_text())["results"] if path.exists() else {}
-    measured = last | {case.name: found for case, found in rows}
+    last: dict[str, dict[str, Any]] = json.loads(path.read_text())["results"] if path.exists() else {}
+    measured = {name: Measured(**found) for name, found in last.items()} | {case.name: found for case, found in rows}
     return [(case, measured[case.name]) for case in (*CASES, RESTART_CASE) if case.name in measured]
 
 
 def _write(rows: list[tuple[Case, Measured]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = {"cpu": cpu_name(), "cores": usable_cores(), "system": platform.platform()}
-    data: dict[str, object] = {"machine": machine, "results": {case.name: measured for case, measured in rows}}
+    data: dict[str, object] = {"machine": machine, "results": {case.name: asdict(measured) for case, measured in rows}}
     data["own share of a step"] = {"median": statistics.median(OWN_SHARE), "worst": max(OWN_SHARE)} if OWN_SHARE else {}
     (RESULTS / "serving.json").write_text(json.dumps(data, indent=2) + "\n")
-    head = "| workload | figure | brim | peer | ratio | target | |\n|---|---|---|---|---|---|---|\n"
+    head = "| workload | figure | brim | peer | ratio | target | | turns |\n|---|---|---|---|---|---|---|---|\n"
     body = "".join("| " + " | ".join(line) + " |\n" for line in _lines(rows))
     title = f"# brim beside its peers\n\n{usable_cores()} cores, {cpu_name()}.\n\n"
     share = f"\nbrim's own share of a step: {statistics.median(OWN_SHARE):.1%} in the median.\n" if OWN_SHARE else ""
