@@ -89,7 +89,9 @@ class Projector:
         params.warmup = bool(spec.projector_device)
         pointer = mtmd.mtmd_init_from_file(spec.projector_path.encode(), model.pointer, params)
         if not pointer:
-            raise load_error(f"the projector {spec.projector_path} does not fit {spec.name}")
+            raise load_error(
+                f"the projector {spec.projector_path} does not fit {spec.name} (--projector none serves it without)"
+            )
         self._pointer = pointer
         self.device_bytes = _held(spec, Counter(device_bytes()) - before)
         self._mrope = bool(mtmd.mtmd_decode_use_mrope(pointer))
