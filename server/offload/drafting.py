@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from converter.gguf_format import align
 from server.engine.messages import Placement
 from server.engine.speculation import LONGEST, Acceptance
@@ -118,11 +120,4 @@ def draft_placement(guest: Guest) -> Placement:
     placement = Placement(n_batch=BATCH, n_ubatch=BATCH, summary=guest.summary)
     if guest.home == HOST:
         return placement
-    return Placement(
-        devices=(guest.home,),
-        n_gpu_layers=guest.layers + 1,
-        tensor_split=(1.0,),
-        n_batch=BATCH,
-        n_ubatch=BATCH,
-        summary=guest.summary,
-    )
+    return structs.replace(placement, devices=(guest.home,), n_gpu_layers=guest.layers + 1, tensor_split=(1.0,))

@@ -25,20 +25,25 @@ BUDGET = 48 << 20
 """Bytes: enough for one model of this shape and part of another."""
 
 
-@pytest.mark.slow
-def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: StartServer, tmp_path: Path) -> None:
-    first, second = (write_random(SMALL, tmp_path / f"{name}.gguf", seed) for seed, name in enumerate(("one", "two")))
+def _served(start_server: StartServer, *arguments: Path | str) -> tuple[int, dict[str, Any], str]:
+    """Bytes that a server holds on an RPC worker, what it tells of them once a model has answered, and `brim ps`."""
     with rpc_worker() as worker:
         before = worker.held
-        server = start_server(
-            *(first, second), "--rpc", worker.endpoint, "--vram-budget", str(BUDGET),
-            *("--gpu-layers", "all", "--ctx", "512", "--parallel", "1"),
-        )  # fmt: skip
+        server = start_server(*arguments, "--rpc", worker.endpoint)
         held = worker.held - before
         body = {"model": "one", "prompt": "w300 w301", "max_tokens": 8, "temperature": 0}
         assert server.post("/v1/completions", body).status_code == 200
-        answer = server.get("/api/placement").json()
-        listed = _ps(server.url)
+        return held, server.get("/api/placement").json(), _ps(server.url)
+
+
+@pytest.mark.slow
+def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: StartServer, tmp_path: Path) -> None:
+    first, second = (write_random(SMALL, tmp_path / f"{name}.gguf", seed) for seed, name in enumerate(("one", "two")))
+    held, answer, listed = _served(
+        start_server,
+        *(first, second, "--vram-budget", str(BUDGET)),
+        *("--gpu-layers", "all", "--ctx", "512", "--parallel", "1"),
+    )
     one, two = answer["models"]
     assert answer["vram_budget_bytes"] == BUDGET
     assert one["layers_on_gpu"] == SMALL.layers
@@ -59,17 +64,12 @@ def test_a_second_model_gets_what_the_first_leaves_of_the_budget(start_server: S
 def test_a_draft_s_share_is_told_beside_the_model_s(start_server: StartServer, tmp_path: Path) -> None:
     model = write_random(SMALL, tmp_path / "one.gguf")
     draft = write_random(replace(SMALL, layers=2), tmp_path / "draft.gguf")
-    with rpc_worker() as worker:
-        before = worker.held
-        server = start_server(
-            *(model, "--rpc", worker.endpoint, "--draft", str(draft)),
-            *("--gpu-layers", "all", "--ctx", "2048", "--parallel", "2"),
-        )  # fmt: skip
-        held = worker.held - before
-        body = {"model": "one", "prompt": "w300 w301", "max_tokens": 8, "temperature": 0}
-        assert server.post("/v1/completions", body).status_code == 200
-        (one,) = server.get("/api/placement").json()["models"]
-        listed = _ps(server.url)
+    held, answer, listed = _served(
+        start_server,
+        *(model, "--draft", str(draft)),
+        *("--gpu-layers", "all", "--ctx", "2048", "--parallel", "2"),
+    )
+    (one,) = answer["models"]
     parts = {(device["part"], device["name"]): device for device in one["devices"]}
     assert {part for part, _ in parts} == {"model", "draft"}
     assert not any(device["deviates"] for device in parts.values())
