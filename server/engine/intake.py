@@ -111,6 +111,9 @@ class Intake(threading.Thread):
             message = decode_to_worker(self._socket.recv())
             try:
                 self._receive(message)
+            except RequestError as error:
+                assert isinstance(message, Generate | Tokenize | Embed)
+                self._outbox.send(_refused(message.id, error))
             except Exception as error:  # whoever waits for an answer must get one, and others theirs
                 log.exception("a request could not be read")
                 if not isinstance(message, LoadSpec | Shutdown):
@@ -135,16 +138,13 @@ class Intake(threading.Thread):
     def _generate(self, ask: Generate) -> None:
         arrived = time.monotonic()
         visible = self._visible(ask)
-        try:
-            refusal = self._why_not(ask)
-            tokens, chunks = self._read(ask) if refusal is None else ([], [])
-            refusal = refusal or self._unfit(tokens, ask)
-            constraints = self._constraints(ask, visible) if refusal is None else []
-        except RequestError as error:
-            refusal, tokens, chunks, constraints = _refused(ask.id, error), [], [], []
+        refusal = self._why_not(ask)
+        tokens, chunks = self._read(ask) if refusal is None else ([], [])
+        refusal = refusal or self._unfit(tokens, ask)
         if refusal:
             self._outbox.send(refusal)
             return
+        constraints = self._constraints(ask, visible)
         request = Request(
             ask,
             tokens,
@@ -258,13 +258,9 @@ class Intake(threading.Thread):
         return sorted(found - {0})
 
     def _tokenize(self, message: Tokenize) -> None:
-        try:
-            tokens, _ = self._split(
-                message.text, message.media, add_special=message.add_special, parse_special=message.parse_special
-            )
-        except RequestError as error:
-            self._outbox.send(_refused(message.id, error))
-            return
+        tokens, _ = self._split(
+            message.text, message.media, add_special=message.add_special, parse_special=message.parse_special
+        )
         pieces = [self._vocab.piece(token, special=True) for token in tokens] if message.pieces else []
         self._outbox.send(Tokens(message.id, tokens, pieces))
 
