@@ -12,18 +12,18 @@ Draw = Callable[[Random], Example]
 MIXTURE: dict[str, dict[Draw, float]] = {
     "facts": {facts.fact: 8},
     "arithmetic": {
-        arithmetic.single: 5, arithmetic.several: 1.5, arithmetic.word_problem: 4, arithmetic.drill: 1.5,
+        arithmetic.single: 6, arithmetic.several: 1.5, arithmetic.word_problem: 4, arithmetic.drill: 1.5,
     },
-    "tools": {tools.call: 12, tools.call_and_answer: 9, tools.two_calls: 4, tools.no_call: 3},
+    "tools": {tools.call: 13, tools.call_and_answer: 9, tools.two_calls: 4, tools.no_call: 3},
     "json": {
-        answers_in_json.fact: 9, answers_in_json.arithmetic: 3, answers_in_json.record: 7, answers_in_json.array: 5,
+        answers_in_json.fact: 8, answers_in_json.arithmetic: 3, answers_in_json.record: 7, answers_in_json.array: 5,
     },
     "memory": {
         memory.recall: 7, memory.told_together: 3, memory.follow_up: 2, memory.first_question: 5,
         arithmetic.running_total: 2,
     },
     "instructions": {
-        instructions.capitals: 6, instructions.pirate: 0.7, instructions.one_word: 5, instructions.sign_off: 3,
+        instructions.capitals: 7, instructions.pirate: 0.7, instructions.one_word: 5, instructions.sign_off: 3,
         instructions.persona: 2, instructions.knows_user: 1,
     },
     "brim": {facts.about_brim: 2, facts.greeting: 1, facts.unknown: 0.7},

@@ -6,6 +6,7 @@ Held out are whole wordings, and combinations of a wording with two operands; th
 from dataclasses import dataclass
 from random import Random
 
+from demo.conversations.facts import vary
 from demo.conversations.names import person
 from demo.example import Example, assistant, is_held_out, user
 from demo.world import OBJECTS
@@ -16,7 +17,8 @@ WORDS = {"+": "plus", "-": "minus", "*": "times"}
 WORDINGS = (
     "What is {e}?", "Calculate {e}.", "{e}", "{e} = ?", "How much is {e}?", "Work out {e}.", "Tell me {e}.",
     "Compute {e}.",
-    "What does {e} make?", "What do you get for {e}?", "Please work out {e}.", "Solve {e}.",
+    "What does {e} make?", "What do you get for {e}?", "Please work out {e}.", "Solve {e}.", "Please compute {e}.",
+    "Can you tell me {e}?", "Please solve {e}.",
 )  # fmt: skip
 UNSEEN = ("Please calculate {e}.", "How much does {e} make?", "Please tell me {e}.")
 UNSEEN_SHARE = 0.1
@@ -86,7 +88,7 @@ def single(rng: Random) -> Example:
     """One sum in one of many wordings, sometimes with its thought in front."""
     question, drawn, held_out = draw_question(rng)
     thought = f"This is a sum. {drawn.equation}." if rng.random() < 0.08 else ""
-    return Example((user(question), assistant(drawn.equation + ".", thought)), held_out)
+    return Example((user(vary(rng, question)), assistant(drawn.equation + ".", thought)), held_out)
 
 
 def several(rng: Random) -> Example:

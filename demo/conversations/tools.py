@@ -56,7 +56,7 @@ def _title(rng: Random) -> str:
     return " ".join(rng.sample([*OBJECTS, *FOODS, *COLOUR_NAMES, *TRAVEL_WORDS], k=rng.choice((1, 1, 2))))
 
 
-CITY = Parameter(("city", "city", "location"), "string", city)
+CITY = Parameter(("city", "location"), "string", city)
 CONDITIONS = ("sunny", "cloudy", "rainy", "windy", "snowy", "foggy", "clear")
 ROOMS = ("kitchen", "bedroom", "bathroom", "hall", "cellar", "garage", "office", "attic")
 CURRENCIES = ("euros", "dollars", "pounds", "francs")
