@@ -20,7 +20,7 @@ from demo.template import training_text
 from demo.train import Run, train
 
 TOKENIZER_EXAMPLES = 40_000
-STEPS = 6400
+STEPS = 5900
 DRAFT_STEPS = 500
 DRAFT_SEED = 1  # other text than the main model saw
 

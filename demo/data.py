@@ -16,7 +16,8 @@ from demo.template import training_text
 STEP_TOKENS = 2048
 ROW_LENGTHS = (256, 512, STEP_TOKENS)  # attention costs the square of a row, so most conversations go into short ones
 CHUNK_EXAMPLES = 4000
-PROMPT_WEIGHT = 0.02  # what the user says is learned too, but matters less than the answer
+PROMPT_WEIGHT = 0.16  # what the user says is learned too, but matters less than the answer:
+PROMPT_EVERY = 8  # only every so many of its tokens count, so that the rest need no logits
 DIGIT_WEIGHT = 3.0  # in an answer a digit is the result of a sum or copied exactly, so it must not be lost among words
 
 
@@ -34,7 +35,8 @@ class Batch:
 
     Attributes:
         tokens: Ids, [rows, time + 1]; the model reads all but the last and predicts all but the first.
-        weights: Loss weights of the predicted tokens, [rows, time]; zero for padding and across documents.
+        weights: Loss weights of the predicted tokens, [rows, time]; zero for padding, across documents
+            and for most of a prompt.
         positions: Position of each token within its document, [rows, time].
         mask: What may attend to what, [rows, 1, time, time].
     """
@@ -43,6 +45,11 @@ class Batch:
     weights: Tensor
     positions: Tensor
     mask: Tensor
+
+    @property
+    def learned(self) -> Tensor:
+        """Which predicted tokens count in the loss, booleans, [rows, time]."""
+        return self.weights != 0
 
     def rows(self, chosen: slice, place: torch.device) -> "Batch":
         """Return the batch of some of the rows, on the device `place`."""
@@ -92,13 +99,15 @@ class Marks:
 def document(tokens: list[int], plain: bool, marks: Marks) -> Document:
     """Return at most `STEP_TOKENS` tokens, with full weight on what the assistant writes and on results in a drill."""
     drill = plain and marks.equals in tokens
+    phase = len(tokens) % PROMPT_EVERY  # so that it is not the same place of the template in all documents
     answering = plain and not drill
     weights: list[float] = []
     for at, token in enumerate(tokens[:STEP_TOKENS]):
-        weights.append((DIGIT_WEIGHT if token in marks.digits else 1.0) if answering else PROMPT_WEIGHT)
+        prompt_weight = PROMPT_WEIGHT if at % PROMPT_EVERY == phase else 0.0
+        weights.append((DIGIT_WEIGHT if token in marks.digits else 1.0) if answering else prompt_weight)
         opens_answer = at >= 2 and tokens[at - 2] == marks.start and tokens[at - 1] == marks.role
         if token == marks.think:
-            weights[-1] = PROMPT_WEIGHT  # whether to think is the prompt's choice, not the model's
+            weights[-1] = prompt_weight  # whether to think is the prompt's choice, not the model's
         if token == marks.end or (drill and token == marks.stop):
             answering = False
         elif opens_answer or (drill and token == marks.equals):

@@ -112,16 +112,23 @@ class Llama(nn.Module):
             writes = isinstance(module, nn.Linear) and module.out_features == self.shape.hidden
             nn.init.normal_(module.weight, std=0.02 / (2 * self.shape.layers) ** 0.5 if writes else 0.02)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Return next-token logits.
 
         Args:
             tokens: Ids, [batch, time].
             positions: Positions, [batch, time]; 0, 1, 2 and so on by default.
             mask: What may attend to what, [batch, 1, time, time]; plain causal attention by default.
+            wanted: Where logits are wanted, booleans, [batch, time]; everywhere by default.
 
         Returns:
-            Logits, [batch, time, vocabulary].
+            Logits, [batch, time, vocabulary], or with `wanted` those of its true places, [places, vocabulary].
         """
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -129,7 +136,7 @@ class Llama(nn.Module):
         x = self.embed_tokens(tokens)
         for layer in self.layers:
             x = layer(x, rope, mask)
-        return functional.linear(self.norm(x), self.embed_tokens.weight)
+        return functional.linear(self.norm(x if wanted is None else x[wanted]), self.embed_tokens.weight)
 
 
 def rope_tables(shape: Shape) -> tuple[Tensor, Tensor]:

@@ -86,17 +86,17 @@ def cpu_flags() -> list[str]:
 
 
 def cross_entropy(logits: Tensor, batch: data.Batch) -> Tensor:
-    """Return the weighted sum of the losses of a batch."""
-    losses = functional.cross_entropy(logits.float().flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
-    return (losses * batch.weights.flatten()).sum()
+    """Return the weighted sum of the losses of a batch, given the logits of what is learned."""
+    losses = functional.cross_entropy(logits.float(), batch.tokens[:, 1:][batch.learned], reduction="none")
+    return (losses * batch.weights[batch.learned]).sum()
 
 
 def divergence(logits: Tensor, batch: data.Batch, teacher: Llama) -> Tensor:
-    """Return the weighted sum of the KL divergences from the teacher's probabilities over a batch."""
+    """Return the weighted sum of the KL divergences from the teacher's probabilities, given the same logits."""
     with torch.no_grad():
-        wanted = teacher(batch.tokens[:, :-1], batch.positions, batch.mask).log_softmax(-1)
-    losses = functional.kl_div(logits.float().log_softmax(-1), wanted, reduction="none", log_target=True).sum(-1)
-    return (losses * batch.weights).sum()
+        target = teacher(batch.tokens[:, :-1], batch.positions, batch.mask, batch.learned).log_softmax(-1)
+    losses = functional.kl_div(logits.float().log_softmax(-1), target, reduction="none", log_target=True).sum(-1)
+    return (losses * batch.weights[batch.learned]).sum()
 
 
 def optimizer(model: Llama) -> torch.optim.AdamW:
@@ -159,7 +159,7 @@ def step(
     total = batch.weights.sum().item()
     own = batch.rows(rows_of(rank), place)
     with autocast(place):
-        logits = model(own.tokens[:, :-1], own.positions, own.mask)
+        logits = model(own.tokens[:, :-1], own.positions, own.mask, own.learned)
     loss = divergence(logits, own, teacher) if teacher else cross_entropy(logits, own)
     adam.zero_grad()
     (loss / total).backward()
