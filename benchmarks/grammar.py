@@ -20,7 +20,8 @@ import numpy as np
 import typer
 
 from server.engine.grammar import Constraint, Grammars
-from server.engine.llama import Context, ContextShape, Model
+from server.engine.llama.context import Context, ContextShape
+from server.engine.llama.model import Model
 from server.engine.messages import Grammar, LoadSpec
 
 CALL = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from server.engine.messages import ModelInfo
 
 if TYPE_CHECKING:
-    from server.engine.llama import Context
+    from server.engine.llama.context import Context
     from server.engine.messages import LoadSpec
     from server.engine.projector import Projector
 

@@ -10,11 +10,14 @@ from weakref import WeakKeyDictionary
 from msgspec import structs
 
 from server.engine.costs import Rate
-from server.engine.llama import Context, ContextShape, Model, Vocab, device_bytes
+from server.engine.llama.backend import device_bytes
+from server.engine.llama.context import Context, ContextShape
+from server.engine.llama.model import Model
 from server.engine.prefix_cache import common_prefix
 from server.errors import LoadError
 
 if TYPE_CHECKING:
+    from server.engine.llama.vocab import Vocab
     from server.engine.messages import LoadSpec
     from server.engine.sequence import Sequence
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from server.engine.llama import Context, Model
+    from server.engine.llama.context import Context
+    from server.engine.llama.model import Model
 
 TOGETHER = 512
 """Tokens of several inputs that share a batch: llama.cpp keeps a row of logits for each, as wide as the vocabulary."""

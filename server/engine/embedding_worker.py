@@ -11,7 +11,9 @@ from server.engine.cores import usable_cores
 from server.engine.description import describe
 from server.engine.embedder import Embedder
 from server.engine.intake import EmbedRequest
-from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.llama.backend import device_bytes
+from server.engine.llama.context import Context, ContextShape
+from server.engine.llama.model import Model
 from server.engine.messages import Cancel, Embeddings, GetStats, Refused, Shutdown, Stats
 
 if TYPE_CHECKING:

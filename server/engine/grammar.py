@@ -47,7 +47,7 @@ class ConstraintError(Exception):
 
 
 class Vocabulary(Protocol):
-    """What is asked of a model's vocabulary; `server.engine.llama.Vocab` is one."""
+    """What is asked of a model's vocabulary; `server.engine.llama.vocab.Vocab` is one."""
 
     size: int
     end_tokens: frozenset[int]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import zmq
 
-    from server.engine.llama import Model
+    from server.engine.llama.model import Model
     from server.engine.messages import Medium
     from server.engine.projector import Chunk, Projector
 

@@ -36,7 +36,7 @@ WORTH_WAITING = 16
 
 
 class Memory(Protocol):
-    """The device's sequences, as `server.engine.llama.Context` offers them."""
+    """The device's sequences, as `server.engine.llama.context.Context` offers them."""
 
     def drop(self, sequence: int, start: int = 0) -> bool:
         """Forget a sequence's state from position `start` on. False where the model cannot drop a part."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xxhash
 
 from converter.gguf_info import read_gguf_info
-from server.engine.llama import device_bytes, device_pointer, load_error, log_callback
+from server.engine.llama.backend import device_bytes, device_pointer, load_error, log_callback
 from server.engine.pictures import read_picture
 from server.engine.positions import Span
 from server.errors import RequestError
@@ -26,7 +26,7 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.llama import Model
+    from server.engine.llama.model import Model
     from server.engine.messages import LoadSpec, Medium
 
 mtmd: Any = _mtmd

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from server.engine.encoder import Encoder
     from server.engine.kv_cache import KvCache
-    from server.engine.llama import Context, Logits, Vocab
+    from server.engine.llama.context import Context, Logits
+    from server.engine.llama.vocab import Vocab
     from server.engine.projector import Chunk
     from server.engine.scheduler import Scheduler
 

@@ -19,7 +19,7 @@ import xxhash
 from server.engine.cores import cpu_name, usable_cores
 
 if TYPE_CHECKING:
-    from server.engine.llama import Context
+    from server.engine.llama.context import Context
     from server.engine.messages import LoadSpec
 
 WIDTHS = (1, 2, 4, 8, 16, 32)

@@ -31,7 +31,9 @@ from server.engine.encoder import Encoder
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
 from server.engine.kv_cache import KvCache, Layout
 from server.engine.kv_store import DiskStore
-from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.llama.backend import device_bytes
+from server.engine.llama.context import Context, ContextShape
+from server.engine.llama.model import Model
 from server.engine.messages import (
     Cancel,
     GetStats,

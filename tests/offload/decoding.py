@@ -12,7 +12,9 @@ import time
 import msgspec
 
 from server.engine.draft import DraftModel
-from server.engine.llama import Context, ContextShape, Model, device_bytes
+from server.engine.llama.backend import device_bytes
+from server.engine.llama.context import Context, ContextShape
+from server.engine.llama.model import Model
 from server.engine.messages import LoadSpec
 from server.offload.footprint import IDLE_SEQUENCES
 

@@ -1,0 +1,258 @@
+"""KV state and the computation of batches."""
+
+# pyright: basic
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp.llama_cpp as ll
+import numpy as np
+import numpy.typing as npt
+
+from server.engine.llama.backend import load_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.engine.llama.model import Model
+    from server.engine.messages import LoadSpec, Pooling
+
+Logits = npt.NDArray[np.float32]
+
+KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
+POOLING: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
+
+
+@dataclass(frozen=True, slots=True)
+class ContextShape:
+    """The sizes a context is made with.
+
+    Attributes:
+        cells: KV cells in all, in tokens.
+        sequences: how many sequences have a buffer of their own; in a unified context all share the cells.
+        unified: whether they do.
+        batch: tokens that one `decode` may take. ubatch: tokens computed at a time.
+    """
+
+    cells: int
+    sequences: int
+    unified: bool
+    batch: int
+    ubatch: int
+
+
+class Context:
+    """KV state and compute buffers for one model; decodes batches. To be used from one thread at a time."""
+
+    def __init__(self, model: Model, spec: LoadSpec, shape: ContextShape) -> None:
+        params = ll.llama_context_default_params()
+        params.n_ctx = shape.cells
+        params.n_batch = shape.batch
+        params.n_ubatch = shape.ubatch
+        params.n_seq_max = shape.sequences
+        params.kv_unified = shape.unified
+        params.type_k = params.type_v = KV_TYPES[spec.kv_type]
+        params.offload_kqv = spec.placement.offload_kv
+        params.swa_full = False
+        params.no_perf = True
+        params.embeddings = spec.embedding
+        if spec.pooling is not None:
+            params.pooling_type = POOLING[spec.pooling]
+        params.rope_freq_base = spec.rope_freq_base
+        params.rope_freq_scale = spec.rope_freq_scale
+        pointer = ll.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            raise load_error(f"there is no room for a context of {shape.cells} tokens beside {spec.name}")
+        self.pointer = pointer
+        self.shape = shape
+        self.model = model
+        self._apply_adapters(spec)
+        # null in a model without KV state, which llama.cpp's functions accept
+        self._memory: Any = ll.llama_get_memory(self.pointer)
+        names: dict[int, Pooling] = {number: name for name, number in POOLING.items()}
+        self.pooling: Pooling = names.get(ll.llama_pooling_type(self.pointer), "none")
+        self._n_vocab = model.vocab.size
+        self._batch = _Batch(shape.batch)
+
+    def _apply_adapters(self, spec: LoadSpec) -> None:
+        adapters = []
+        for path, _ in spec.adapters:
+            adapter = ll.llama_adapter_lora_init(self.model.pointer, path.encode())
+            if not adapter:
+                raise load_error(f"the adapter {path} does not fit {spec.name}")
+            adapters.append(adapter)
+        if adapters:
+            pointers = (ctypes.c_void_p * len(adapters))(*adapters)
+            scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in spec.adapters))
+            ll.llama_set_adapters_lora(self.pointer, pointers, len(adapters), scales)
+
+    def decode(
+        self,
+        tokens: Sequence[int] | npt.NDArray[np.int32],
+        positions: Sequence[int] | npt.NDArray[np.int32],
+        sequences: Sequence[int] | npt.NDArray[np.int32],
+        outputs: Sequence[int] | npt.NDArray[np.int32],
+    ) -> bool:
+        """Compute one batch.
+
+        Args:
+            tokens, positions, sequences: one entry a token; positions of a sequence go on from where its state ends.
+            outputs: indices into the batch whose logits are wanted, ascending.
+
+        Returns:
+            Whether it was done: False means that the KV cells did not suffice, and nothing has changed.
+
+        Raises:
+            RuntimeError: llama.cpp failed in a way that leaves the context unusable.
+        """
+        n = len(tokens)
+        batch = self._batch
+        batch.tokens[:n] = tokens
+        batch.positions[:n] = positions
+        batch.sequences[:n] = sequences
+        batch.outputs[:n] = 0
+        batch.outputs[outputs] = 1
+        batch.struct.n_tokens = n
+        status = ll.llama_decode(self.pointer, batch.struct)
+        if status < 0:
+            raise RuntimeError(f"llama_decode failed with status {status}")
+        return status == 0
+
+    def decode_embeddings(
+        self, embeddings: npt.NDArray[np.float32], positions: npt.NDArray[np.int32], sequence: int, *, causal: bool
+    ) -> bool:
+        """Compute what is given as embeddings instead of tokens; gives no logits.
+
+        Args:
+            embeddings: [tokens, n_embd].
+            positions: [kinds, tokens], several kinds for M-RoPE.
+            causal: whether each sees only those before it.
+
+        Returns:
+            Whether it was done: False means that the KV cells did not suffice, and nothing has changed.
+
+        Raises:
+            RuntimeError: llama.cpp failed in a way that leaves the context unusable.
+        """
+        n = len(embeddings)
+        embeddings, positions = np.ascontiguousarray(embeddings), np.ascontiguousarray(positions)
+        batch = self._batch
+        batch.sequences[:n] = sequence
+        batch.outputs[:n] = 0
+        struct = batch.of_embeddings(embeddings, positions)
+        if not causal:
+            ll.llama_set_causal_attn(self.pointer, False)
+        status = ll.llama_decode(self.pointer, struct)
+        if not causal:
+            ll.llama_set_causal_attn(self.pointer, True)
+        if status < 0:
+            raise RuntimeError(f"llama_decode failed with status {status} on embeddings")
+        return status == 0
+
+    def logits(self, rows: int) -> Logits:
+        """The last batch's logits where wanted: a writable view [rows, vocabulary], valid until the next decode."""
+        pointer = ll.llama_get_logits(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
+
+    def embedding(self, sequence: int) -> npt.NDArray[np.float32]:
+        """The pooled embedding of a sequence after a decode, n_embd_out floats, or its scores if the model ranks."""
+        width = self.model.n_scores if self.pooling == "rank" else self.model.n_embd_out
+        pointer = ll.llama_get_embeddings_seq(self.pointer, sequence)
+        return np.ctypeslib.as_array(pointer, shape=(width,)).copy()
+
+    def token_embeddings(self, rows: int) -> npt.NDArray[np.float32]:
+        """The unpooled embeddings of the last batch: a view [rows, n_embd_out], valid until the next decode."""
+        pointer = ll.llama_get_embeddings(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.model.n_embd_out))
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether sequences go on from batch to batch; a mere encoder forgets each."""
+        return bool(self._memory)
+
+    def drop(self, sequence: int, start: int = 0) -> bool:
+        """Forget a sequence's state from position `start` on. False where the model cannot drop a part."""
+        return bool(ll.llama_memory_seq_rm(self._memory, sequence, start, -1))
+
+    def copy(self, source: int, target: int) -> None:
+        """Make an empty sequence `target` share (unified) or repeat (split) all of `source`."""
+        ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """In a unified context: make `target` share the first `length` positions of `source`."""
+        ll.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        ll.llama_memory_clear(self._memory, False)
+
+    def state_size(self, sequence: int) -> int:
+        """Bytes of a sequence's state."""
+        return ll.llama_state_seq_get_size(self.pointer, ll.llama_seq_id(sequence))
+
+    def save_state(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """A copy of a sequence's state."""
+        size = self.state_size(sequence)
+        data = np.empty(size, np.uint8)
+        target = _pointer(data, ctypes.c_uint8)
+        written = ll.llama_state_seq_get_data(self.pointer, target, size, ll.llama_seq_id(sequence))
+        return data[:written]
+
+    def restore_state(self, sequence: int, data: npt.NDArray[np.uint8]) -> bool:
+        """Replace a sequence's state by a saved one. False where it does not fit; the sequence is then empty."""
+        source = _pointer(data, ctypes.c_uint8)
+        read = ll.llama_state_seq_set_data(self.pointer, source, data.nbytes, ll.llama_seq_id(sequence))
+        if read == 0:
+            self.drop(sequence)
+        return read > 0
+
+    def synchronize(self) -> None:
+        """Wait until all work given to the devices is done."""
+        ll.llama_synchronize(self.pointer)
+
+    def set_threads(self, decode: int, batch: int) -> None:
+        """CPU threads for batches of one token a sequence, and for larger ones."""
+        ll.llama_set_n_threads(self.pointer, decode, batch)
+
+    def close(self) -> None:
+        """Free the context."""
+        ll.llama_free(self.pointer)
+
+
+class _Batch:
+    """A llama_batch over NumPy arrays, so that it is filled by slices and not token by token."""
+
+    def __init__(self, capacity: int) -> None:
+        self.tokens = np.zeros(capacity, np.int32)
+        self.positions = np.zeros(capacity, np.int32)
+        self.sequences = np.zeros(capacity, np.int32)
+        self.outputs = np.zeros(capacity, np.int8)
+        self._sequence_counts = np.ones(capacity, np.int32)
+        # llama.cpp wants a pointer per token to its list of sequences: here each list is one element of `sequences`
+        step = self.sequences.itemsize
+        self._sequence_lists = self.sequences.ctypes.data + step * np.arange(capacity, dtype=np.uintp)
+        self.struct = ll.llama_batch(
+            token=_pointer(self.tokens, ctypes.c_int32),
+            pos=_pointer(self.positions, ctypes.c_int32),
+            n_seq_id=_pointer(self._sequence_counts, ctypes.c_int32),
+            seq_id=_pointer(self._sequence_lists, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self.outputs, ctypes.c_int8),
+        )
+
+    def of_embeddings(self, embeddings: npt.NDArray[np.float32], positions: npt.NDArray[np.int32]) -> ll.llama_batch:
+        """The batch with these arrays, which must outlive it, in place of tokens and positions."""
+        return ll.llama_batch(
+            n_tokens=len(embeddings),
+            embd=_pointer(embeddings, ctypes.c_float),
+            pos=_pointer(positions, ctypes.c_int32),
+            n_seq_id=self.struct.n_seq_id,
+            seq_id=self.struct.seq_id,
+            logits=self.struct.logits,
+        )
+
+
+def _pointer(array: npt.NDArray[Any], kind: type) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
