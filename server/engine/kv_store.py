@@ -50,7 +50,7 @@ class StoredFile:
     """A file of the disk tier and its size in bytes, header included."""
 
     path: Path
-    size: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class DiskStore:
     def delete(self, file: StoredFile) -> None:
         """Remove a file."""
         with self._counting:
-            self.bytes -= file.size
+            self.bytes -= file.nbytes
         file.path.unlink(missing_ok=True)
 
     def close(self, wait: float) -> None:

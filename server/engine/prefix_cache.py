@@ -64,6 +64,11 @@ class Entry:
     positions: Positions = TEXT
     node: Node | None = field(default=None, repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its state in RAM or on disk."""
+        return 0 if self.stored is None else self.stored.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -29,7 +29,8 @@ from server.engine.draft import DraftModel
 from server.engine.embedding_worker import EmbeddingWorker
 from server.engine.encoder import Encoder
 from server.engine.intake import EmbedRequest, Intake, Order, Outbox
-from server.engine.kv_cache import KvCache, Layout
+from server.engine.kv_cache import KvCache
+from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
 from server.engine.llama.backend import device_bytes
 from server.engine.llama.context import Context, ContextShape
@@ -208,7 +209,7 @@ class Worker:
         checked = 0
         while not self._over():
             self._take_orders()
-            if self._cache.collect():
+            if self._cache.lower.collect():
                 continue
             if expired := self._runner.expire(time.monotonic()):
                 self._outbox.send(expired)
@@ -224,7 +225,7 @@ class Worker:
                 checked = self._runner.metrics.steps
                 self._cache.check()
         wait = max(2.0, (self._stop_at or 0.0) - time.monotonic())
-        self._cache.shut_down(wait)
+        self._cache.lower.shut_down(wait)
 
     def _step(self) -> Steps | None:
         try:
@@ -254,7 +255,7 @@ class Worker:
     def _use_leisure(self) -> None:
         """Write an idle state to disk where nothing has been computed for a while."""
         if not self._runner.requests and time.monotonic() - self._worked_at >= IDLE_WAIT:
-            self._cache.persist()
+            self._cache.lower.persist()
 
     def _patience(self) -> float:
         if self._scheduler.running or self._scheduler.waiting or self._stop_at is not None:
@@ -305,8 +306,8 @@ class Worker:
             "requests_waiting": len(scheduler.waiting),
             "kv_cells_used": cache.device_tokens,
             "kv_cells": cache.layout.cells,
-            'prefix_cache_bytes{tier="ram"}': cache.ram_bytes,
-            'prefix_cache_bytes{tier="disk"}': cache.disk_bytes,
+            'prefix_cache_bytes{tier="ram"}': cache.lower.ram_bytes,
+            'prefix_cache_bytes{tier="disk"}': cache.lower.disk_bytes,
             "prefill_tokens_per_second": cache.costs.prefill.value,
             "resident_bytes": psutil.Process().memory_info().rss,
         }

@@ -41,7 +41,7 @@ def test_a_state_survives_a_restart(tmp_path: Path) -> None:
     second = DiskStore(tmp_path / "kv", "key", 1 << 20)
     (found,) = second.index()
     assert (found.partition, found.tokens) == ("alice", [1, 2, 3])
-    assert second.bytes == found.file.size == found.file.path.stat().st_size
+    assert second.bytes == found.file.nbytes == found.file.path.stat().st_size
     second.fetch(found.file)
     fetched = wait(second)
     assert isinstance(fetched, Fetched)

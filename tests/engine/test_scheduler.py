@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from server.engine.costs import Costs
-from server.engine.kv_cache import KvCache, Layout
+from server.engine.kv_cache import KvCache
+from server.engine.kv_sources import Layout
 from server.engine.messages import Generate
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Limits, QueueFullError, Scheduler

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from server.engine.costs import Costs, Rate
-from server.engine.kv_cache import KvCache, Layout
+from server.engine.kv_cache import KvCache
+from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
 from server.engine.messages import Delta, Generate, Sampling
 from server.engine.prefix_cache import Tier
@@ -65,7 +66,7 @@ class Machine:
         return request
 
     def step(self) -> None:
-        self.cache.collect()
+        self.cache.lower.collect()
         steps = self.runner.step()
         for delta in steps.deltas if steps else ():
             self._take(delta)
@@ -128,7 +129,7 @@ def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, tr
         if source.random() < 0.1:
             machine.cache.check()
         if source.random() < 0.02:
-            machine.cache.persist()
+            machine.cache.lower.persist()
         if number == 500 and not machine.runner.requests:
             break
     assert not machine.runner.requests, "requests that never ended"
