@@ -70,6 +70,8 @@ class Settings(BaseSettings):
 
     models: CommaList = ()
     """Models to load at the start: names in the store or paths of GGUF files."""
+    any_model: bool = False
+    """Answer requests that name a model there is not with the first of `models`."""
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     ctx: int = Field(default=0, ge=0)

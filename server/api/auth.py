@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from server.keys import KeyRing
 
-OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/", "/health", "/v1/health", "/docs", "/openapi.json", "/favicon.ico"})
 """What anyone may see: nothing here tells a stranger of models, prompts or use."""
 
 LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"

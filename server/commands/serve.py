@@ -36,6 +36,9 @@ def serve(
     ] = None,
     host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, Option(help="Port to listen on; 8080 by default, 0 takes a free one.")] = None,
+    any_model: Annotated[
+        bool | None, Option("--any-model", help="Answer with the first MODEL where a request names an unknown one.")
+    ] = None,
     ctx: Annotated[int | None, Option(help="Context length of one request, in tokens.")] = None,
     parallel: Annotated[int | None, Option(help="Requests decoded side by side; 8 by default.")] = None,
     gpu_layers: Annotated[str | None, Option(metavar="auto|all|N", help="Layers on the GPU.")] = None,
@@ -89,6 +92,7 @@ def serve(
         "models": tuple(models) if models else None,
         "host": host,
         "port": port,
+        "any_model": any_model,
         "ctx": ctx,
         "parallel": parallel,
         "gpu_layers": gpu_layers,

@@ -160,7 +160,15 @@ class ModelManager:
                 return next(iter(wanted.values()))
             message = f"name a model: there are {', '.join(wanted)}" if wanted else "no model is loaded; name one"
             raise RequestError(message, code="missing_required_parameter", param="model")
-        return wanted.get(name.removesuffix(DEFAULT_TAG)) or await asyncio.to_thread(self._from_store, name)
+        if known := wanted.get(name.removesuffix(DEFAULT_TAG)):
+            return known
+        try:
+            return await asyncio.to_thread(self._from_store, name)
+        except RequestError:
+            first = next((slot.source for slot in self._slots.values() if slot.stays), None)
+            if first is None or not self._settings.any_model:
+                raise
+            return first
 
     async def _loaded(self, slot: Slot) -> LoadedModel:
         """A slot's model; loaded now if it is not."""

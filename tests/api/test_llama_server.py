@@ -119,7 +119,21 @@ def test_a_grammar_or_a_schema_binds_the_answer(text_server: RunningServer) -> N
 def test_only_the_fields_asked_for_are_told(text_server: RunningServer) -> None:
     fields = ["content", "generation_settings/n_predict", "nothing", "timings/nothing"]
     answer = complete(text_server, response_fields=fields)
-    assert set(answer) == {"content", "n_predict"}
+    assert set(answer) == {"content", "generation_settings/n_predict"}
+
+
+def test_openais_paths_may_do_without_their_version(text_server: RunningServer) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    chat = {"messages": messages, "max_completion_tokens": 4, "temperature": 0}
+    answer = ask(text_server, "/chat/completions", chat)
+    assert answer["choices"] == ask(text_server, "/v1/chat/completions", chat)["choices"]
+    assert ask(text_server, "/responses", {"input": "Hi", "max_output_tokens": 4})["object"] == "response"
+    count = {"object": "response.input_tokens", "input_tokens": answer["usage"]["prompt_tokens"]}
+    for path in ("/chat/completions/input_tokens", "/v1/chat/completions/input_tokens"):
+        assert ask(text_server, path, {"messages": messages}) == count
+    assert ask(text_server, "/responses/input_tokens", {"input": messages}) == count
+    for path in ("/models", "/health"):
+        assert CLIENT.get(text_server.url + path).json() == CLIENT.get(text_server.url + "/v1" + path).json()
 
 
 def test_what_has_no_meaning_here_passes(text_server: RunningServer) -> None:

@@ -232,6 +232,20 @@ async def test_what_is_not_in_the_store_is_a_404(manager: ModelManager, name: st
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
+async def test_with_any_model_an_unknown_name_means_the_first(store: Store, demo_gguf: Path, tmp_path: Path) -> None:
+    store_models(store, demo_gguf, tmp_path, "a", "b")
+    manager = ModelManager(Settings(cache_ram=0, threads=1, ctx=256, any_model=True), store)
+    try:
+        with pytest.raises(RequestError, match="there is no model 'gpt-x'"):
+            await manager.get("gpt-x")
+        manager.want(resolve("b", store))
+        for name in ("gpt-x", "a/b", "b"):
+            assert (await manager.get(name)).name == "b"
+        assert (await manager.get("a")).name == "a"
+    finally:
+        await manager.stop()
+
+
 SYSTEM = {"role": "system", "content": "S"}
 SHOT = {"role": "user", "content": "shot"}
 USER = {"role": "user", "content": "U"}

@@ -192,13 +192,13 @@ def _probability(token: int, piece: bytes, logprob: float) -> dict[str, Any]:
 
 
 def _selected(full: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields asked for, as far as they are there; `generation_settings/seed` comes under the name `seed`."""
+    """The fields asked for, as far as they are there, under the names they were asked for by."""
     found: dict[str, Any] = {}
     for name in names:
         head, _, last = name.rpartition("/")
         inner: dict[str, Any] = full.get(head, {}) if head else full
         if last in inner:
-            found[last] = inner[last]
+            found[name] = inner[last]
     return found
 
 

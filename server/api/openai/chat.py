@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
+from server.api.counting import prompt_tokens
 from server.api.openai.chat_request import ChatRequest
 from server.api.openai.output import (
     ChatLogprobs,
@@ -86,11 +87,21 @@ class ChatCompletion(msgspec.Struct, omit_defaults=True):
 
 
 @router.post("/v1/chat/completions", summary="Answer a conversation")
+@router.post("/chat/completions", include_in_schema=False)
 async def chat_completions(body: ChatRequest, request: Request, context: ContextOf) -> Response:
     """Answer with the assistant's next message, whole or as a stream of server-sent events."""
     if body.stream:
         return await stream_events(request, _stream(body, context))
     return Response(await while_connected(request, _answer(body, context)), media_type="application/json")
+
+
+@router.post("/v1/chat/completions/input_tokens", summary="Count a conversation's tokens")
+@router.post("/chat/completions/input_tokens", include_in_schema=False)
+async def count_input_tokens(body: ChatRequest, context: ContextOf) -> Response:
+    """How many tokens the model would read: the rendered conversation's, with its tools. As in llama-server."""
+    model, prepared = await _begin(body, context)
+    count = {"object": "response.input_tokens", "input_tokens": await prompt_tokens(model, prepared)}
+    return Response(encode(count), media_type="application/json")
 
 
 async def _begin(body: ChatRequest, context: Context) -> tuple[LoadedModel, Prepared]:

@@ -62,6 +62,7 @@ class _Job:
 
 
 @router.post("/v1/responses", summary="Answer a list of items")
+@router.post("/responses", include_in_schema=False)
 async def create_response(body: ResponseRequest, request: Request, context: ContextOf, store: StoreOf) -> Response:
     """Answer with the items that come next, whole or as a stream of server-sent events."""
     if body.stream:
@@ -132,6 +133,7 @@ async def _stream(body: ResponseRequest, context: Context, store: ResponseStore)
 
 
 @router.post("/v1/responses/input_tokens", summary="Count a conversation's tokens")
+@router.post("/responses/input_tokens", include_in_schema=False)
 async def count_input_tokens(body: InputTokensRequest, context: ContextOf, store: StoreOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
     model, prepared, _ = await _prepare(body, context, store)
