@@ -14,8 +14,10 @@ from server.chat.formats.glm import Glm
 from server.chat.formats.granite import Granite
 from server.chat.formats.harmony import Harmony
 from server.chat.formats.hermes import Hermes
+from server.chat.formats.lfm import Lfm
 from server.chat.formats.llama import Llama
 from server.chat.formats.mistral import Mistral, MistralNemo
+from server.chat.formats.nemotron import Nemotron
 from server.chat.formats.phi import Phi
 from server.chat.formats.plain import Plain
 from server.chat.formats.pythonic import Pythonic
@@ -41,6 +43,7 @@ FORMATS: tuple[ChatFormat, ...] = (
         CommandR(),
     ),
     *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
+    *(Lfm(), Nemotron()),
     *(Qwen3Coder(), Glm(), FALLBACK, Plain()),
 )
 """All formats. The first that recognises a template is its format."""

@@ -6,7 +6,7 @@ Source: https://github.com/meta-llama/llama-models/blob/main/models/llama4/promp
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.lark import json_value, literal, separate_arguments, sequence
@@ -35,6 +35,15 @@ def python_call(reader: Reader) -> Generator[None, None, bool]:
     names = [parameter.name for parameter in declared(reader.tools[name])]
     whole = yield from read_items(reader, ")", "{}", pass_on, _argument(names))
     return reader.conclude(started=True, whole=whole)
+
+
+def python_call_list(reader: Reader, end: str) -> Generator[None, None, None]:
+    """Read calls with commas between them, up to and with a closing bracket and the mark `end`."""
+    while (yield from python_call(reader)):
+        yield from reader.space()
+        if not (yield from reader.one_of((",",))):
+            yield from reader.closing("]", end)
+            return
 
 
 def _argument(names: Sequence[str]) -> Callable[[Reader, int, Callable[[str], None]], Generator[None, None, bool]]:
@@ -66,14 +75,10 @@ class PythonicReader(Reader):
     def _calls(self) -> Generator[None, None, None]:
         yield from self.space()
         yield from self.one_of((START, TAG))
-        if not (yield from self.one_of(("[",))):
+        if (yield from self.one_of(("[",))):
+            yield from python_call_list(self, END)
+        else:
             self.give_up()
-            return
-        while (yield from python_call(self)):
-            yield from self.space()
-            if not (yield from self.one_of((",",))):
-                yield from self.closing("]", END)
-                return
 
 
 class Pythonic(ChatFormat):
@@ -114,4 +119,16 @@ def _python_value(parameter: Parameter) -> str:
 def in_python(name: str, arguments: str) -> str:
     """A call as Python writes it; `arguments` is JSON text."""
     values: dict[str, Any] = json.loads(arguments)
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
+    return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in values.items())})"
+
+
+def _literal(value: Any) -> str:
+    """A value as Python writes it, its strings in the double quotes that all these models were shown."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(inner) for inner in cast('list[Any]', value))}]"
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value).items()
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(inner)}" for key, inner in members) + "}"
+    return repr(value)

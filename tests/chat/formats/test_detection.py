@@ -69,6 +69,9 @@ EXCERPTS = {
         "<tool_call>{{ name }}\\n<arg_key>{{ k }}</arg_key><arg_value>{{ v }}</arg_value></tool_call>",
         "glm",
     ),
+    "LFM2": ("<|im_start|>system\n{{ 'List of tools: <|tool_list_start|>[' + t + ']<|tool_list_end|>' }}", "lfm"),
+    "LFM2.5": ("<|im_start|>system\n{{ 'List of tools: [' + tools | join(', ') + ']' }}", "lfm"),
+    "Nemotron Nano 2, Llama Nemotron": ("{{- '<TOOLCALL>[' }}{{- ']</TOOLCALL>' }}", "nemotron"),
     "no tools": ("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}", FALLBACK.name),
 }
 
