@@ -36,7 +36,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ChatDelta:
-    """What one step added to one answer. `reasoning_tokens` of its tokens were spent on reasoning."""
+    """What one step added to one answer: `tokens`, of which `reasoning_tokens` were spent on reasoning."""
 
     index: int
     events: list[Event]
@@ -45,6 +45,7 @@ class ChatDelta:
     reasoning_tokens: int = 0
     finish: ChatFinish | None = None
     stop_string: str | None = None
+    tokens: list[int] = field(default_factory=list[int])
 
 
 @dataclass
@@ -110,7 +111,7 @@ class AnswerReader:
             self._calls = self._calls or any(isinstance(event, CallStart) for event in events)
         finish = None if delta.finish is None else _finish(delta.finish, calls=self._calls)
         reasoning = len(delta.tokens) if self._reasons else 0
-        return ChatDelta(delta.index, events, logprobs, reasoning, finish, delta.stop_string)
+        return ChatDelta(delta.index, events, logprobs, reasoning, finish, delta.stop_string, delta.tokens)
 
     def _of_content(self, delta: Delta, events: list[Event]) -> list[TokenLogprob]:
         """Hold log-probabilities back with the text they belong to, and drop them with marks, reasoning and calls."""

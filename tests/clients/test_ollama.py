@@ -190,6 +190,32 @@ def test_log_probabilities(client: ollama.Client) -> None:
         assert one.logprob <= 0
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_goes_on_from_the_last_answers_context(client: ollama.Client, streamed: bool) -> None:
+    def last(prompt: str, context: list[int] | None = None) -> ollama.GenerateResponse:
+        if streamed:
+            return list(client.generate("demo", prompt, context=context, options=GREEDY, stream=True))[-1]
+        return client.generate("demo", prompt, context=context, options=GREEDY)
+
+    first = last("My cat is called Tom.")
+    assert first.context
+    assert first.prompt_eval_count
+    assert first.eval_count
+    assert len(first.context) == first.prompt_eval_count + first.eval_count
+    second = last("What is the name of my cat?", list(first.context))
+    alone = last("What is the name of my cat?")
+    assert second.context
+    assert second.context[: len(first.context)] == first.context
+    assert second.prompt_eval_count
+    assert alone.prompt_eval_count
+    assert second.prompt_eval_count - len(first.context) in (
+        alone.prompt_eval_count,
+        alone.prompt_eval_count - 1,
+    )  # BOS
+    raw = client.generate("demo", "Once", raw=True, options=GREEDY)
+    assert raw.context is None
+
+
 def test_a_prompt_is_continued_raw_or_as_a_chat(client: ollama.Client) -> None:
     whole = client.generate("demo", "Hello", options=GREEDY)
     assert whole.response == client.chat("demo", MESSAGES, options=GREEDY).message.content
@@ -212,8 +238,8 @@ def test_what_has_no_vision_and_no_gaps_says_so(client: ollama.Client) -> None:
         client.generate("demo", "def f():", suffix="return 1")
     with pytest.raises(ollama.ResponseError, match="Go template"):
         client.generate("demo", "Hello", template="{{ .Prompt }}")
-    with pytest.raises(ollama.ResponseError, match="messages so far"):
-        client.generate("demo", "Hello", context=[1, 2])
+    with pytest.raises(ollama.ResponseError, match="not in the vocabulary"):
+        client.generate("demo", "Hello", context=[1_000_000])
 
 
 def test_an_unknown_model_is_a_404(client: ollama.Client) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Request
 from msgspec import structs
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
@@ -22,7 +22,7 @@ from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.openai.fields import refused
-from server.chat.answer import ChatDelta, chat_deltas
+from server.chat.answer import ChatDelta, Prepared, chat_deltas
 from server.chat.events import Content
 from server.chat.media import Shown
 from server.chat.task import ChatTask
@@ -53,19 +53,22 @@ class GenerateRequest(GenerationRequest):
     raw: bool = False
     """Take the prompt as it is, without the chat template."""
     images: Images = None
-    context: Annotated[Any, refused("brim returns none either; use /api/chat, with the messages so far")] = None
+    context: list[Annotated[int, Field(ge=0)]] | None = None
+    """The tokens of what was said so far, as the last answer told them."""
     width: Annotated[Any, refused("brim makes no images")] = None
     height: Annotated[Any, refused("brim makes no images")] = None
     steps: Annotated[Any, refused("brim makes no images")] = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
-        if self.raw and (self.system or self.template or self.suffix):
-            raise ValueError("a raw prompt cannot be had with system, template or suffix, which shape the prompt")
-        if self.images and (self.raw or self.suffix):
-            raise ValueError("images cannot be had with raw or suffix: leave one of them out")
-        if self.suffix and (self.system or self.template):
-            raise ValueError("a gap is filled without a chat template: leave system and template out")
+        if self.raw and (self.system or self.template or self.suffix or self.context):
+            raise ValueError(
+                "a raw prompt cannot be had with system, template, suffix or context, which shape the prompt"
+            )
+        if self.images and (self.raw or self.suffix or self.context):
+            raise ValueError("images cannot be had with raw, suffix or context: leave one of them out")
+        if self.suffix and (self.system or self.template or self.context):
+            raise ValueError("a gap is filled without a chat template: leave system, template and context out")
         return self
 
     @property
@@ -114,21 +117,33 @@ async def _begin(body: GenerateRequest, context: Context) -> Answering:
     started = time.perf_counter()
     model = await context.model(body.model, keep_alive=body.keep_alive)
     loaded = time.perf_counter()
-    return Answering(body.model, _response, await _deltas(body, model, context), started, loaded)
-
-
-async def _deltas(body: GenerateRequest, model: LoadedModel, context: Context) -> AsyncGenerator[ChatDelta | Done]:
     if body.raw or body.suffix:
-        prompt = await infill_prompt(model, body.prompt, body.suffix) if body.suffix else body.prompt
-        request = body.generate(prompt, model, context.partition)
-        context.log_prompt(model.name, request)
-        return _text_deltas(model.engine, request)
+        deltas = await _continued(body, model, context)
+        return Answering(body.model, _response, deltas, started, loaded)
     if body.template is not None:
         names = {"bos_token": model.info.bos_token, "eos_token": model.info.eos_token}
         model = replace(model, template=ChatTemplate(body.template, names))
     prepared = await context.prepare(model, body.task(model, context.partition))
     context.log_prompt(model.name, prepared.generate)
-    return chat_deltas(model.engine, prepared)
+    prompt = None if prepared.generate.media else await _tokens(prepared.generate, body.context or [], model)
+    if body.context:
+        assert prompt is not None  # images are not had with a context
+        prepared = replace(prepared, generate=structs.replace(prepared.generate, prompt=prompt, boundaries=[]))
+    return Answering(body.model, _response, chat_deltas(model.engine, prepared), started, loaded, prompt)
+
+
+async def _tokens(generate: Generate, before: list[int], model: LoadedModel) -> list[int]:
+    """The tokens of a prompt behind those of what was said before it."""
+    assert isinstance(generate.prompt, str)
+    text = generate.prompt.removeprefix(model.info.bos_token) if before else generate.prompt
+    return before + (await model.engine.tokenize(text, add_special=not before)).tokens
+
+
+async def _continued(body: GenerateRequest, model: LoadedModel, context: Context) -> AsyncGenerator[ChatDelta | Done]:
+    prompt = await infill_prompt(model, body.prompt, body.suffix) if body.suffix else body.prompt
+    request = body.generate(prompt, model, context.partition)
+    context.log_prompt(model.name, request)
+    return _text_deltas(model.engine, request)
 
 
 async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[ChatDelta | Done]:
@@ -141,7 +156,7 @@ async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[Chat
                 cut = item.finish in ("length", "time")
                 finish = None if item.finish is None else "length" if cut else "stop"
                 events = [Content(item.text)] if item.text else []
-                yield ChatDelta(item.index, [*events], item.logprobs, finish=finish)
+                yield ChatDelta(item.index, [*events], item.logprobs, finish=finish, tokens=item.tokens)
 
 
 def _response(said: Said, **fields: Any) -> GenerateResponse:

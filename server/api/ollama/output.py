@@ -54,6 +54,8 @@ class Answer(Struct, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int | None = None
     eval_count: int | None = None
     eval_duration: int | None = None
+    context: list[int] | None = None
+    """The tokens of prompt and answer, for a request that goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Answering:
         deltas: what the model says.
         started: when the request came, by the performance counter.
         loaded: when its model was there.
+        prompt: its tokens, where they are to be told with those of the answer.
+        tokens: those of the answer, as far as it has come.
     """
 
     model: str
@@ -85,6 +89,8 @@ class Answering:
     deltas: AsyncGenerator[ChatDelta | Done]
     started: float
     loaded: float
+    prompt: list[int] | None = None
+    tokens: list[int] = field(default_factory=list[int])
 
     async def whole(self) -> bytes:
         """The answer in one object. Raises RequestError as the engine does."""
@@ -95,6 +101,7 @@ class Answering:
                     usage = delta.usage
                 else:
                     answer.add(delta)
+                    self.tokens.extend(delta.tokens)
         said = Said(answer.content, answer.reasoning, _whole_calls(answer.calls))
         logprobs = chat_logprobs(answer.logprobs).content or None
         return encode(self._last(said, answer.finish, usage, logprobs))
@@ -109,6 +116,7 @@ class Answering:
                     yield encode(self._last(Said(), finish, delta.usage, None)) + b"\n"
                     return
                 finish = delta.finish or finish
+                self.tokens.extend(delta.tokens)
                 said = _said(delta, calls)
                 if said:
                     logprobs = chat_logprobs(delta.logprobs).content or None
@@ -129,6 +137,7 @@ class Answering:
             prompt_eval_duration=nanoseconds(usage.prompt_seconds),
             eval_count=usage.completion_tokens,
             eval_duration=nanoseconds(usage.generation_seconds),
+            context=None if self.prompt is None else self.prompt + self.tokens,
         )
 
 
