@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.chat.formats.apertus import Apertus
+from server.chat.formats.apriel import Apriel
 from server.chat.formats.command_r import CommandR, CommandR7B
 from server.chat.formats.deepseek import DeepSeekR1, DeepSeekV31
 from server.chat.formats.deepseek_dsml import DeepSeekV4, DeepSeekV32
@@ -43,7 +45,7 @@ FORMATS: tuple[ChatFormat, ...] = (
         CommandR(),
     ),
     *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
-    *(Lfm(), Nemotron()),
+    *(Lfm(), Nemotron(), Apertus(), Apriel()),
     *(Qwen3Coder(), Glm(), FALLBACK, Plain()),
 )
 """All formats. The first that recognises a template is its format."""

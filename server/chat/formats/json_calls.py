@@ -56,12 +56,14 @@ def json_call(reader: Reader) -> Generator[None, None, bool]:
     return reader.conclude(started=call.started, whole=whole)
 
 
-def json_call_list(reader: Reader) -> Generator[None, None, bool]:
-    """Read `[{"name": ..., "arguments": {...}}, ...]`, or one call without the brackets; whether all were whole."""
+def json_call_list(
+    reader: Reader, call: Callable[[Reader], Generator[None, None, bool]] = json_call
+) -> Generator[None, None, bool]:
+    """Read a JSON list of calls, or one without the brackets, each with `call`; whether all were whole."""
     yield from reader.space()
     if not (yield from reader.one_of(("[",))):
-        return (yield from json_call(reader))
-    while (yield from json_call(reader)):
+        return (yield from call(reader))
+    while (yield from call(reader)):
         yield from reader.space()
         if not (yield from reader.one_of((",",))):
             ended = yield from reader.one_of(("]",))

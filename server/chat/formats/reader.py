@@ -230,14 +230,17 @@ class Reader(OutputParser):
 
     # Parts that many formats have
 
-    def reasoning(self, begin: str, end: str) -> Generator[None, None, None]:
-        """Read what the model thinks at the start of its answer, between `begin` and `end`."""
+    def reasoning(self, begin: str, end: str, *opens: str) -> Generator[None, None, None]:
+        """Read what the model thinks at its answer's start, between `begin` and `end`. Each of `opens` ends it too."""
         yield from self.space()
         if not self.reasons and not (yield from self.one_of((begin,))):
             self.give_up()
             return
         self.settle()
-        yield from self.thoughts((end,))
+        found = yield from self.thoughts((end, *opens))
+        if found in opens:
+            self.put_back(found)
+            return
         yield from self.space()
         self.settle()
 

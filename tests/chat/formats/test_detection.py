@@ -72,6 +72,8 @@ EXCERPTS = {
     "LFM2": ("<|im_start|>system\n{{ 'List of tools: <|tool_list_start|>[' + t + ']<|tool_list_end|>' }}", "lfm"),
     "LFM2.5": ("<|im_start|>system\n{{ 'List of tools: [' + tools | join(', ') + ']' }}", "lfm"),
     "Nemotron Nano 2, Llama Nemotron": ("{{- '<TOOLCALL>[' }}{{- ']</TOOLCALL>' }}", "nemotron"),
+    "Apertus": ("{{ '<|tools_prefix|>[' }}{{- '{\"' + name + '\": ' + a }}{{ ']<|tools_suffix|>' }}", "apertus"),
+    "Apriel 1.5 and 1.6": ("a list: <tool_calls>[{...}]</tool_calls>{{ '[BEGIN FINAL RESPONSE]' }}", "apriel"),
     "no tools": ("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}", FALLBACK.name),
 }
 
