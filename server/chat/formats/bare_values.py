@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,26 @@ def read_bare(
             return False
         pass_on('"')
         return True
-    parts: list[str] = []
-    if not (yield from reader.until(ends, parts.append)):
-        return False
-    pass_on(_typed("".join(parts)))
+    value = yield from _json_up_to(reader, ends)
+    if value is None:
+        parts: list[str] = []
+        if not (yield from reader.until(ends, parts.append)):
+            return False
+        value = _typed("".join(parts))
+    pass_on(value)
     return True
+
+
+def _json_up_to(reader: Reader, ends: Sequence[str]) -> Generator[None, None, str | None]:
+    """Consume JSON, whose strings may hold what looks like an end, and the mark after it; or nothing."""
+    before = len(reader.unsure)
+    parts: list[str] = []
+    if (yield from reader.json(parts.append)):
+        yield from reader.space()
+        if (yield from reader.one_of(ends)):
+            return "".join(parts).strip()
+    reader.put_back(reader.unsure[before:])
+    return None
 
 
 def is_text(parameters: Mapping[str, Parameter], name: str) -> bool:
@@ -51,13 +67,16 @@ def in_bare(value: object) -> str:
 
 
 def _typed(text: str) -> str:
-    """A value's JSON: itself where it is JSON or one of Python's words, else a string."""
+    """The JSON of what is no JSON: Python for what JSON can say, else a string."""
+    inner = text.strip()
+    return _WORDS.get(inner) or _from_python(inner) or json.dumps(text, ensure_ascii=False)
+
+
+def _from_python(text: str) -> str | None:
+    """The JSON of a list or an object as Python prints it, which some templates show to their models."""
+    if not text.startswith(("[", "{")):
+        return None
     try:
-        json.loads(text, parse_constant=_not_json)
-    except (ValueError, RecursionError):
-        return _WORDS.get(text.strip()) or json.dumps(text, ensure_ascii=False)
-    return text.strip()
-
-
-def _not_json(word: str) -> None:
-    raise ValueError(word)
+        return json.dumps(ast.literal_eval(text), ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
