@@ -90,6 +90,7 @@ def probe(render: Render) -> Capabilities:
     )
     calls = arguments is not None
     first = _call("f", arguments)
+    told = render([hello, wrapped(answer), {"role": "tool", "name": "f", "content": RESULT}], offered) or ""
     return Capabilities(
         parts=parts,
         system=_shows(render, [early, hello], offered),
@@ -101,7 +102,7 @@ def probe(render: Render) -> Capabilities:
         parallel_calls=calls and OTHER in with_calls([first, _call(OTHER, arguments)], content),
         argument_objects=arguments is _OBJECT,
         empty_content=content is not None,
-        results=calls and RESULT in with_calls([first], content),
+        results=RESULT in (with_calls([first], content) if calls else told),
         short_ids=calls and NEEDLE not in with_calls([first | {"id": LONG_ID}], content),
     )
 

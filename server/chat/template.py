@@ -41,6 +41,8 @@ CHATML = """\
 
 
 _SWITCHES = frozenset({"enable_thinking", "thinking", "reasoning"})
+_XML_TOOLS = "xml_tools"
+"""What SmolLM3's template calls the tools that are called in JSON."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class ChatTemplate:
             begun, messages = messages[-1]["content"], messages[:-1]
         fitted = fit(messages, tools or (), self.can, self.format)
         switches = {} if thinking is None else dict.fromkeys(self.switches, thinking)
-        names = {**self._globals, **switches, **(variables or {})}
-        names["tools"] = list(tools) if tools and self.can.tools else None
+        offered = list(tools) if tools and self.can.tools else None
+        names = {**self._globals, _XML_TOOLS: offered, **switches, **(variables or {}), "tools": offered}
         text = self._render(fitted, {**names, "add_generation_prompt": True})
         return Prompt(self._going_on(text, begun) if begun else text, self._boundaries(text, fitted, names))
 
@@ -133,7 +135,8 @@ class ChatTemplate:
 
     def _attempt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str | None:
         try:
-            return self._render(messages, {**self._globals, "tools": tools, "add_generation_prompt": True})
+            names = {**self._globals, _XML_TOOLS: tools, "tools": tools, "add_generation_prompt": True}
+            return self._render(messages, names)
         except RequestError:
             return None
 

@@ -124,6 +124,17 @@ def test_a_template_in_the_formats_own_style_shows_tools_itself() -> None:
     assert text.endswith("<tool>ships<tool>gulls")
 
 
+def test_results_are_shown_by_a_template_that_has_no_form_for_calls() -> None:
+    source = '{% if 0 %}<tool_call>{"name": 0, "arguments": 0}</tool_call>{% endif %}' + PLAIN
+    text = render(source.replace("ROLES", "['system', 'user', 'assistant', 'tool']"))
+    assert text.endswith('"arguments": {}}\n</tool_call>\n<tool>ships\n<tool>gulls\n')
+
+
+def test_tools_are_shown_under_the_name_that_the_template_has_for_them() -> None:
+    text = render(HERMES.replace("if tools", "if xml_tools").replace("tools | tojson", "xml_tools | tojson"))
+    assert text.startswith(f"<tools>{json.dumps(TOOLS)}</tools><system>Be brief.<user>")
+
+
 def test_arguments_stay_text_where_the_template_joins_them_to_text() -> None:
     source = HERMES.replace("{{ c.function.arguments | tojson }}", "{{ '' + c.function.arguments }}")
     assert '"arguments": {"at": "sea"}}' in render(source)
