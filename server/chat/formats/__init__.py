@@ -16,14 +16,19 @@ from server.chat.formats.glm import Glm
 from server.chat.formats.granite import Granite
 from server.chat.formats.harmony import Harmony
 from server.chat.formats.hermes import Hermes
+from server.chat.formats.hunyuan import Hy3
+from server.chat.formats.kimi import KimiK2
 from server.chat.formats.lfm import Lfm
 from server.chat.formats.llama import Llama
+from server.chat.formats.minimax import MiniMaxM1, MiniMaxM2
 from server.chat.formats.mistral import Mistral, MistralNemo
 from server.chat.formats.nemotron import Nemotron
 from server.chat.formats.phi import Phi
 from server.chat.formats.plain import Plain
 from server.chat.formats.pythonic import Pythonic
 from server.chat.formats.qwen3_coder import Qwen3Coder
+from server.chat.formats.seed_oss import SeedOss
+from server.chat.formats.solar import SolarOpen
 from server.errors import BrimError
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ FORMATS: tuple[ChatFormat, ...] = (
         CommandR(),
     ),
     *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
+    *(KimiK2(), MiniMaxM1(), MiniMaxM2(), SeedOss(), Hy3(), SolarOpen()),
     *(Lfm(), Nemotron(), Apertus(), Apriel()),
     *(Qwen3Coder(), Glm(), FALLBACK, Plain()),
 )

@@ -64,7 +64,18 @@ EXCERPTS = {
     "Command R7B, Command A": ("Action: write <|START_ACTION|> ... <|END_ACTION|>", "command-r7b"),
     "DeepSeek V3.2": ("{% set mark = '｜DSML｜' %}{{ '<' + mark + 'function_calls>\\n' }}", "deepseek-v3.2"),
     "DeepSeek V4": ("{% set mark = '｜DSML｜' %}{{ '<' + mark + 'tool_calls>\\n' }}", "deepseek-v4"),
-    "Kimi K2, not known": ("{{ '<|tool_call_begin|>' + id + '<|tool_call_argument_begin|>' }}", FALLBACK.name),
+    "Kimi K2": ("{{ '<|tool_call_begin|>functions.' + name + ':0<|tool_call_argument_begin|>' + a }}", "kimi-k2"),
+    "MiniMax M1": ("{{ '<beginning_of_sentence>ai name=assistant\\n<tool_calls>\\n' + calls }}", "minimax-m1"),
+    "MiniMax M2": (
+        '{% set open = \'<minimax:tool_call>\' %}<invoke name="{{ n }}"><parameter name="{{ k }}">',
+        "minimax-m2",
+    ),
+    "Hy3": ("{% set s = ':opensource' %}{{ '<tool_sep{}>'.format(s) + '<arg_key{}>'.format(s) }}", "hy3"),
+    "Solar Open": ("{{ '<|tool_calls|><|tool_call:begin|>' + id + '<|tool_call:args|>' + a }}", "solar-open"),
+    "Seed-OSS": (
+        "{% set open = '<seed:tool_call>' %}{{ '<function=' + n + '>' }}{{ '<parameter=' + k + '>' + v }}",
+        "seed-oss",
+    ),
     "GLM 4.5 to 4.7, Ling 3, Laguna, Spark": (
         "<tool_call>{{ name }}\\n<arg_key>{{ k }}</arg_key><arg_value>{{ v }}</arg_value></tool_call>",
         "glm",

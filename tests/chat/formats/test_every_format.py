@@ -227,7 +227,15 @@ def test_what_a_schema_cannot_be_held_to_is_left_out_unless_the_tool_is_strict(s
         _matcher(style, parallel=False, tools=(Tool("search", "", SEARCH, strict=True),))
 
 
-ENDS = ("<escape>", '<|"|>', "\n</parameter>\n", "</arg_value>", "</｜DSML｜parameter>\n")
+ENDS = (
+    "<escape>",
+    '<|"|>',
+    "\n</parameter>\n",
+    "</parameter>\n",
+    "</arg_value>",
+    "</arg_value:opensource>\n",
+    "</｜DSML｜parameter>\n",
+)
 
 
 def _random_walk(matcher: LLMatcher, chance: random.Random) -> str:
