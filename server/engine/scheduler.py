@@ -4,9 +4,10 @@ Every step is one batch. Where a GPU computes, it holds the next token of each r
 prompts up to a budget of tokens, so that the weights are read once for both. On a CPU, tokens cost more than weights,
 and in one batch every sequence's attention is computed beside all others' cells: there the two take turns. The budget
 follows from measured speed: a step may last only so long that running generations do not stall, so a long prompt comes
-in beside them piece by piece. Requests are admitted in order of priority and arrival while there
-is room for their KV state; where cells run out, the youngest sequence gives up its place, is parked in RAM and goes
-on later.
+in beside them piece by piece. Where many prompts wait for few generations, several come before the next of these, so
+that the generations that follow share more of their steps. Requests are admitted in order of priority and arrival
+while there is room for their KV state; where cells run out, the youngest sequence gives up its place, is parked in RAM
+and goes on later.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._claimed = 0
-        self._prompts_turn = False
+        self._stalled = 0.0  # seconds that prompts have taken since generations last had their turn
 
     def submit(self, request: Request) -> None:
         """Queue all choices of a request. Raises QueueFullError, and then none is queued."""
@@ -141,14 +142,16 @@ class Scheduler:
         return works
 
     def _next_turn(self) -> list[Work]:
-        """Prompts or generations, whichever did not come last; the others where there are none of these."""
-        self._prompts_turn = not self._prompts_turn
-        if self._prompts_turn:
-            return self._prompts() or list(self._decodes())
-        return list(self._decodes()) or self._prompts()
-
-    def _prompts(self) -> list[Work]:
-        return list(self._prefills(sum(sequence.decoding for sequence in self.running)))
+        """Prompts, until generations have stood still for as long as they may; then these. Either where it is alone."""
+        width = sum(sequence.decoding for sequence in self.running)
+        if self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds:
+            works = list(self._prefills(width))
+            if works:
+                tokens = sum(len(work.tokens) for work in works)
+                self._stalled += tokens / self.cache.costs.prefill.value if width else 0.0
+                return works
+        self._stalled = 0.0
+        return list(self._decodes()) or list(self._prefills(0))
 
     def commit(self, work: Work, accepted: int) -> None:
         """Note that a batch has been computed: `accepted` of the work's drafts proved right, the rest are forgotten."""
@@ -275,22 +278,33 @@ class Scheduler:
 
     # prefill
 
-    def _prefill_budget(self, width: int) -> int:
-        """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at.
+    def _plain(self, width: int) -> float:
+        """Seconds of a step of `width` generated tokens and nothing else."""
+        return self.times.seconds(width) if self.times.known else 0.0
+
+    def _patience(self, width: int) -> float:
+        """Seconds that generations, which take `width` tokens a step, may stand still for the sake of prompts.
 
         Who waits for a first token counts as much as who waits for the next: the more prompts there are for each
-        generation, the longer generations may stand still. A piece is large enough to be computed efficiently unless
-        that takes longer than a step may last where nobody waits.
+        generation, the longer it is.
         """
+        generations = sum(sequence.decoding for sequence in self.running)
+        weight = (len(self.running) - generations) / max(generations, 1)
+        return max(self.limits.gap * max(weight, 1.0), 4 * self._plain(width))
+
+    @property
+    def _efficient_seconds(self) -> float:
+        """What the smallest piece takes that is computed efficiently; no more than a step may where nobody waits."""
+        return min(self.limits.efficient_chunk / self.cache.costs.prefill.value, self.limits.solo_gap)
+
+    def _prefill_budget(self, width: int) -> int:
+        """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at."""
         limits, rate = self.limits, self.cache.costs.prefill.value
         seconds = limits.solo_gap
         if width:
-            plain = self.times.seconds(width) if self.times.known else 0.0
-            generations = sum(sequence.decoding for sequence in self.running)
-            weight = (len(self.running) - generations) / max(generations, 1)
-            allowed = max(limits.gap * max(weight, 1.0), 4 * plain)
-            seconds = min(allowed, max(limits.solo_gap, 4 * plain)) - plain
-        seconds = max(seconds, min(limits.efficient_chunk / rate, limits.solo_gap))
+            plain = self._plain(width)
+            seconds = min(self._patience(width) - self._stalled, max(limits.solo_gap, 4 * plain)) - plain
+        seconds = max(seconds, self._efficient_seconds)
         chunk = max(round(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
         return min(chunk, limits.batch - width)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -81,6 +81,20 @@ def test_where_batches_are_not_mixed_prompts_and_generations_take_turns() -> Non
         assert kinds in (({True}, {False}), ({False}, {True}))
     assert all(len(works[0].tokens) <= 0.4 * 200 for works in steps if works[0].sequence is newcomer)
     assert all({work.sequence for work in works} == set(running) for works in steps if len(works) > 1)
+
+
+def test_many_prompts_go_before_few_generations_as_long_as_these_may_wait() -> None:
+    bench = Bench(mixed=False, parallel=8)
+    for _ in range(8):
+        bench.ask(60)
+    steps = [bench.step()]
+    while len(steps[-1]) < 8:
+        steps.append(bench.step())
+    prompts = [sum(len(work.tokens) for work in works) > len(works) for works in steps]
+    narrow = prompts.count(False) - 1
+    assert narrow < 7, "each prompt was followed by a step of the few generations there were"
+    stalls = [len(list(run)) for is_prompt, run in groupby(prompts[1:]) if is_prompt]
+    assert max(stalls) * 60 / 200 <= 0.4 * 7
 
 
 @pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 48), (20, 16), (2, 16)])
