@@ -58,7 +58,8 @@ class GlmReader(Reader):
                 return False
             pass_on(f"{between}{json.dumps(key, ensure_ascii=False)}: ")
             between = ", "
-            if not (yield from read_bare(self, (VALUE_END,), pass_on, is_text=is_text(parameters, key))):
+            text, own = is_text(parameters, key), parameters.get(key)
+            if not (yield from read_bare(self, (VALUE_END,), pass_on, is_text=text, parameter=own)):
                 return False
             yield from self.space()
             tag = yield from self.one_of((KEY, CLOSE))

@@ -18,6 +18,7 @@ _TOGETHER = (
 _NAMING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
 """Those that may name parameters which stand nowhere else."""
 _SHARED = ("$defs", "definitions")
+_KINDS = frozenset({"string", "integer", "number", "boolean", "array", "object", "null"})
 
 
 class Parameter(Struct, frozen=True):
@@ -37,10 +38,9 @@ class Parameter(Struct, frozen=True):
         return self.schema.get("type") == "string"
 
     @property
-    def takes_text(self) -> bool:
-        """Whether it may take strings."""
-        kind = self.schema.get("type")
-        return self.is_text or kind is None or (isinstance(kind, list) and "string" in kind)
+    def kinds(self) -> frozenset[str]:
+        """The types of JSON that it takes by its schema: all of them where that does not say."""
+        return _kinds(self.schema)
 
 
 def parameters(tool: Tool) -> list[Parameter]:
@@ -72,3 +72,15 @@ def declared(tool: Tool) -> list[Parameter]:
         Parameter(name, {**shared, **(inner if isinstance(inner, dict) else {})}, name in required, tool.strict)
         for name, inner in properties.items()
     ]
+
+
+def _kinds(schema: Any) -> frozenset[str]:
+    match schema:
+        case {"type": str(kind)}:
+            return _KINDS & {kind}
+        case {"type": [*listed]}:
+            return _KINDS & {kind for kind in listed if isinstance(kind, str)}
+        case {"anyOf": [*members]} | {"oneOf": [*members]}:
+            return frozenset[str]().union(*(_kinds(member) for member in members))
+        case _:
+            return _KINDS

@@ -154,9 +154,9 @@ class TaggedReader(Reader):
             pass_on(f"{between}{json.dumps(key, ensure_ascii=False)}: ")
             between = ", "
             yield from self.one_of((tags.padding,))
-            text = is_text(known, key) if tags.text == tags.other else kind == tags.text
+            text = kind == tags.text if tags.text != tags.other else is_text(known, key)
             ends = (tags.padding + tags.parameter_end, tags.parameter_end)
-            if not (yield from read_bare(self, ends, pass_on, is_text=text)):
+            if not (yield from read_bare(self, ends, pass_on, is_text=text, parameter=known.get(key))):
                 return False
             yield from self.space()
         if tag:

@@ -30,6 +30,11 @@ TABLES = {
             "<parameter=other>1 < 2</parameter></function>",
             (Call("plot", '{"title": null, "other": "1 < 2"}'),),
         ),
+        Example(
+            "<tool_call>\n<function=plot>\n<parameter=title>\n2024\n</parameter>\n<parameter=lines>\n"
+            '["</parameter>", "a\n</parameter>"]\n</parameter>\n<parameter=other>\n2024\n</parameter>\n</function>',
+            (Call("plot", '{"title": "2024", "lines": ["</parameter>", "a\\n</parameter>"], "other": 2024}'),),
+        ),
         Example("<tool_call>\n<function=rm>\n</function>\n</tool_call>", (
             Content("<tool_call>\n<function=rm>\n</function>\n</tool_call>"),
         )),
