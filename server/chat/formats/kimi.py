@@ -27,11 +27,11 @@ _COUNT = re.compile(r"[:\d]")
 
 
 class KimiReader(Reader):
-    """The marks around all calls may be missing."""
+    """The marks around all calls may be missing, and so may the mark that ends reasoning before them."""
 
     def read(self) -> Generator[None, None, None]:
         """Reasoning, then content with calls in it."""
-        yield from self.reasoning("<think>", "</think>")
+        yield from self.reasoning("<think>", "</think>", *((BEGIN,) if self.tools else ()))
         while self.tools and (found := (yield from self.until((BEGIN, OPEN), self.content))):
             if found == OPEN:
                 self.put_back(OPEN)

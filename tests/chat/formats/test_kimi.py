@@ -30,6 +30,10 @@ TABLES = {
             "<|tool_call_begin|>get_weather<|tool_call_argument_begin|>{}<|tool_call_end|>Done.",
             (Call("get_weather", "{}"), Content("Done.")),
         ),
+        Example(
+            "<think>Hm.\n<|tool_calls_section_begin|><|tool_call_begin|>functions.now:0<|tool_call_argument_begin|>{}",
+            (Reasoning("Hm."), Call("now", "{}")),
+        ),
         Example("Hm.</think>Noon.", (Reasoning("Hm."), Content("Noon.")), prompt="<|im_middle|><think>"),
         Example(
             "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
