@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     PassOn = Callable[[str], None]
     Step = Generator[None, None, bool]
 
+_BEHIND_VALUES = (",", ")", "]", "}", ":")
 _MOST_NESTED = 64
 """Steps within steps are frames within frames, which Python allows some hundreds of."""
 _WORD = re.compile(r"[\w.+-]")
@@ -130,11 +131,23 @@ def _string(reader: Reader, quote: str, pass_on: PassOn, *, raw: bool) -> Step:
     pass_on('"')
     while mark := (yield from reader.until((quote,) if raw else (quote, "\\"), lambda text: pass_on(in_json(text)))):
         if mark == quote:
-            pass_on('"')
-            return True
+            if raw or (yield from _closes(reader)):
+                pass_on('"')
+                return True
+            pass_on(in_json(quote))
+            continue
         char = yield from _escaped(reader)
         pass_on(json.dumps(char)[1:-1] if _HALVES.fullmatch(char) else in_json(char))
     return False
+
+
+def _closes(reader: Reader) -> Step:
+    """Whether a quote ends its string, by what follows: models leave those within unescaped, as some templates do."""
+    space = yield from reader.space()
+    mark = yield from reader.one_of(_BEHIND_VALUES)
+    over = not mark and (yield from reader.at_end())
+    reader.put_back(space + mark)
+    return over or bool(mark)
 
 
 def _escaped(reader: Reader) -> Generator[None, None, str]:

@@ -35,6 +35,9 @@ LFM = [
     Example("<|tool_call_start|>[now()]<|tool_call_end|><|tool_call_start|>[now()]<|tool_call_end|>", (
         Call("now", "{}"), Call("now", "{}"),
     )),
+    Example("<|tool_call_start|>[get_weather(city='L'Isle d'Abeau' , days=1)]<|tool_call_end|>", (
+        Call("get_weather", '{"city": "L\'Isle d\'Abeau", "days": 1}'),
+    )),
     Example("<|tool_call_start|> now()", (Call("now", "{}"),)),
     # asked for in JSON
     Example(

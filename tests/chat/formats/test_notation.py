@@ -50,6 +50,8 @@ def test_tuples_and_other_spellings_are_read() -> None:
         "(1, 2)": [1, 2],
         '"""a "b"\n"""': 'a "b"\n',
         "'''it's'''": "it's",
+        "'it's'": "it's",
+        "{'it's': ['l'an 'x' '] }": {"it's": ["l'an 'x' "]},
         "'\\x41\\u00e9\\U0001f600\\'\\\n'": "Aé😀'",
         "'\\ud83d\\ude00'": "😀",
         "1_000": 1000,
