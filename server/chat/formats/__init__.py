@@ -12,6 +12,7 @@ from server.chat.formats.deepseek_dsml import DeepSeekV4, DeepSeekV32
 from server.chat.formats.function_gemma import FunctionGemma, Gemma4
 from server.chat.formats.functionary import Functionary31, Functionary32
 from server.chat.formats.gemma import Gemma
+from server.chat.formats.gigachat import GigaChat
 from server.chat.formats.glm import Glm
 from server.chat.formats.granite import Granite
 from server.chat.formats.harmony import Harmony
@@ -20,6 +21,7 @@ from server.chat.formats.hunyuan import Hy3
 from server.chat.formats.kimi import KimiK2
 from server.chat.formats.lfm import Lfm
 from server.chat.formats.llama import Llama
+from server.chat.formats.minicpm import MiniCpm
 from server.chat.formats.minimax import MiniMaxM1, MiniMaxM2
 from server.chat.formats.mistral import Mistral, MistralNemo
 from server.chat.formats.nemotron import Nemotron
@@ -51,7 +53,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ),
     *(Functionary32(), Functionary31(), Pythonic(), Llama(), Granite(), Phi(), Gemma4(), FunctionGemma(), Gemma()),
     *(KimiK2(), MiniMaxM1(), MiniMaxM2(), SeedOss(), Hy3(), SolarOpen()),
-    *(Lfm(), Nemotron(), Apertus(), Apriel()),
+    *(Lfm(), Nemotron(), Apertus(), Apriel(), MiniCpm(), GigaChat()),
     *(Qwen3Coder(), Glm(), FALLBACK, Plain()),
 )
 """All formats. The first that recognises a template is its format."""

@@ -115,8 +115,18 @@ def separate_arguments(
     return "\n".join(rules) + "\n"
 
 
-def text_until(end: str, special: Mapping[str, int], parameter: Parameter, rule: str) -> str:
-    """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it."""
+def text_until(
+    end: str, special: Mapping[str, int], parameter: Parameter, rule: str, *, without_tags: bool = False
+) -> str:
+    """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it.
+
+    Args:
+        end: the mark.
+        special: the model's special tokens by their text.
+        parameter: whose value the text is.
+        rule: the rule's name.
+        without_tags: whether the text may have no `<`.
+    """
     schema = parameter.schema
     choices: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
     if choices:
@@ -126,7 +136,7 @@ def text_until(end: str, special: Mapping[str, int], parameter: Parameter, rule:
         constraints.append(_pattern(schema["pattern"]))
     if "minLength" in schema or "maxLength" in schema:
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
-    elif constraints:
+    elif constraints or without_tags:
         constraints.append("/[^<]*/")
     terminal, allowed = rule.upper(), " & ".join(constraints) or "/(?s:.*)/"
     tokens = [end.index(token) for token in special if token in end]

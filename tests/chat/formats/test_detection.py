@@ -85,6 +85,11 @@ EXCERPTS = {
     "Nemotron Nano 2, Llama Nemotron": ("{{- '<TOOLCALL>[' }}{{- ']</TOOLCALL>' }}", "nemotron"),
     "Apertus": ("{{ '<|tools_prefix|>[' }}{{- '{\"' + name + '\": ' + a }}{{ ']<|tools_suffix|>' }}", "apertus"),
     "Apriel 1.5 and 1.6": ("a list: <tool_calls>[{...}]</tool_calls>{{ '[BEGIN FINAL RESPONSE]' }}", "apriel"),
+    "MiniCPM5": (
+        "{{- '<function name=\"' ~ f ~ '\">' }}{{- '<param name=\"' ~ k ~ '\">' }}{{- '<![CDATA[' + v + ']]>' }}",
+        "minicpm",
+    ),
+    "GigaChat 3.1": ('<|role_sep|>{{ \'<|function_call|>{"name": "\' ~ name ~ \'", "arguments": \' }}', "gigachat"),
     "no tools": ("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}", FALLBACK.name),
 }
 
