@@ -57,7 +57,8 @@ class MiniCpmReader(Reader):
             between = ", "
             quoted = yield from self.one_of((CDATA,))
             ends = (CDATA_END + ARGUMENT_END,) if quoted else (ARGUMENT_END,)
-            if not (yield from read_bare(self, ends, pass_on, is_text=is_text(parameters, key))):
+            text, own = is_text(parameters, key), parameters.get(key)
+            if not (yield from read_bare(self, ends, pass_on, is_text=text, parameter=own)):
                 return False
             yield from self.space()
         if tag:

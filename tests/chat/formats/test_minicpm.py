@@ -34,8 +34,8 @@ MINICPM = [
         (Call("get_weather", '{"city": "a < b", "days": true}'),),
     ),
     Example(
-        '<function name="plot"><param name="lines"><![CDATA[[[1]]]]></param><param name="title">x</param></function>',
-        (Call("plot", '{"lines": [[1]], "title": "x"}'),),
+        '<function name="plot"><param name="lines"><![CDATA[[[1]]]]></param><param name="title">12</param></function>',
+        (Call("plot", '{"lines": [[1]], "title": "12"}'),),
     ),
     # cut short
     Example('<function name="get_weather"><param name="city">Ai', (Call("get_weather", '{"city": "Ai'),)),
