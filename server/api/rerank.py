@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.openai.embeddings import EmbeddingUsage
-from server.api.openai.fields import MeaninglessFields, StrictModel
+from server.api.openai.fields import MeaninglessFields
 from server.api.streaming import while_connected
+from server.api.strict import StrictModel
 from server.api.vectors import MOST_INPUTS
 
 router = APIRouter(tags=["Ranking"])

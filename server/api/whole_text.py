@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from pydantic import model_validator
 
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 
 
 class WholeTextRequest(StrictModel):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import field_validator
 
 from server.api.media import Base64, ImageUrl, decode, locate
-from server.api.openai.fields import StrictModel, refused
+from server.api.strict import StrictModel, refused
 from server.api.tagged import tagged
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from server.api.anthropic.blocks import AnyBlock, CacheControl, TextBlock
 from server.api.anthropic.conversation import to_messages
 from server.api.anthropic.tools import MOST_TOOLS, CustomTool, GivenChoice
-from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.sampling import longest_answer, sampling_of
+from server.api.strict import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.whole_text import WholeTextRequest
 from server.chat.media import Shown
 from server.chat.task import ChatTask

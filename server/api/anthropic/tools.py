@@ -6,7 +6,7 @@ import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from server.api.anthropic.blocks import CacheControl
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 from server.chat.tools import NamedTool, Tool, ToolChoice
 
 MOST_TOOLS = 256

@@ -1,7 +1,6 @@
 """The requests of POST /completion and /infill, by llama-server's names.
 
-Source of the fields and their defaults: llama.cpp, tools/server/README.md. A field of a sampler that brim has not is
-accepted at the value that turns it off, and refused by name at any other.
+Source of the fields and their defaults: llama.cpp, tools/server/README.md.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from pydantic import BeforeValidator, Field, model_validator
 
-from server.api.openai.fields import LONGEST_STOP_STRING, StrictModel
+from server.api.absent import AbsentFields, No
 from server.api.sampling import sampling_of
+from server.api.strict import LONGEST_STOP_STRING, StrictModel
 from server.engine.messages import Generate, Grammar
 from server.models.parameters import Parameters
 
@@ -31,20 +31,6 @@ LARGEST = 2**31 - 1
 DEFAULTS = Parameters(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 """llama-server's, for what neither the request nor the model's Modelfile says."""
 
-
-def _off(*values: Any) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if value is not None and value not in values:
-            raise ValueError(f"brim has nothing like it: leave it out, or turn it off with {values[0]!r}")
-        return value
-
-    return BeforeValidator(check)
-
-
-Zero = Annotated[Any, _off(0)]
-One = Annotated[Any, _off(1)]
-No = Annotated[Any, _off(False)]
-Nothing = Annotated[Any, _off([])]
 
 Token = Annotated[int, Field(ge=0, le=LARGEST)]
 Mixed = Annotated[list[Token | str], Field(min_length=1)]
@@ -85,7 +71,7 @@ Bias = float | Literal[False]
 Biases = Annotated[list[tuple[Token | str, Bias]] | dict[str, Bias], BeforeValidator(_as_tuples)]
 
 
-class SamplingFields(StrictModel):
+class SamplingFields(AbsentFields):
     """What /completion and /infill share."""
 
     model: str | None = None
@@ -119,34 +105,6 @@ class SamplingFields(StrictModel):
     cache_prompt: bool = True
     return_tokens: bool = False
     response_fields: list[str] | None = None
-
-    id_slot: Any = None
-    """Without effect, as the next four: brim has no fixed slots, never shifts a context, and pings nobody."""
-    n_keep: Any = None
-    n_discard: Any = None
-    n_cache_reuse: Any = None
-    sse_ping_interval: Any = None
-    dynatemp_exponent: Any = None
-    """Without effect, as the next: they say how something works that is off."""
-    dry_base: Any = None
-    dry_allowed_length: Any = None
-    dry_penalty_last_n: Any = None
-    dry_sequence_breakers: Any = None
-    xtc_threshold: Any = None
-    mirostat_tau: Any = None
-    mirostat_eta: Any = None
-
-    dynatemp_range: Zero = None
-    dry_multiplier: Zero = None
-    xtc_probability: Zero = None
-    mirostat: Zero = None
-    min_keep: Zero = None
-    n_indent: Zero = None
-    typical_p: One = None
-    samplers: Nothing = None
-    lora: Nothing = None
-    post_sampling_probs: No = None
-    return_progress: No = None
     timings_per_token: No = None
 
     @model_validator(mode="after")

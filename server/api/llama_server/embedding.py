@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.api.openai.completion_request import Tokens, one_or_several
-from server.api.openai.fields import StrictModel
 from server.api.streaming import while_connected
+from server.api.strict import StrictModel
 from server.api.vectors import MOST_INPUTS, Matrix, normalized, pooled
 
 router = APIRouter(tags=["llama-server"])

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from server.api.context import ContextOf
 from server.api.llama_server.completion_request import Token
 from server.api.openai.chat_request import ChatRequest
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 
 router = APIRouter(tags=["llama-server"])
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from server.api.media import decode
 from server.api.ollama.options import Images  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.chat_tools import Function  # noqa: TC001 -- Pydantic reads it
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 from server.chat.tools import Tool
 
 if TYPE_CHECKING:

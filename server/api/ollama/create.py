@@ -15,8 +15,8 @@ from server.api.context import Context, ContextOf
 from server.api.ollama.blobs import uploads_of
 from server.api.ollama.lines import finish, progress, stream_lines
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response
-from server.api.openai.fields import StrictModel
 from server.api.streaming import while_connected
+from server.api.strict import StrictModel
 from server.errors import BrimError, RequestError
 from server.models.create import Progress, create
 from server.models.manifest import ModelName

@@ -21,7 +21,7 @@ from server.api.ollama.output import Answer, Answering, Said
 from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
-from server.api.openai.fields import refused
+from server.api.strict import refused
 from server.chat.answer import ChatDelta, chat_deltas
 from server.chat.events import Content
 from server.chat.media import Shown

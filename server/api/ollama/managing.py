@@ -12,8 +12,8 @@ from server.api.context import Context, ContextOf
 from server.api.ollama.lines import finish, line, progress, stream_lines
 from server.api.ollama.occupancy import require_leaving
 from server.api.ollama.wire import JsonRoute, Name, NamedModel, json_response
-from server.api.openai.fields import StrictModel
 from server.api.streaming import while_connected
+from server.api.strict import StrictModel
 from server.errors import BrimError, RequestError
 from server.models.create import Progress
 from server.models.manager import ModelManager

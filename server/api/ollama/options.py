@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from server.api.media import Base64
 from server.api.ollama.wire import KeepAlive, NamedModel
-from server.api.openai.fields import LONGEST_STOP_STRING, MOST_TOP_LOGPROBS, StrictModel
+from server.api.openai.fields import MOST_TOP_LOGPROBS
 from server.api.sampling import longest_answer, sampling_of
+from server.api.strict import LONGEST_STOP_STRING, StrictModel
 from server.engine.messages import Generate, Grammar
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from starlette.responses import Response
 
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 from server.durations import parse_duration
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import model_validator
 
 from server.api.media import Base64, ImageUrl, decode, locate
-from server.api.openai.fields import StrictModel, refused
+from server.api.strict import StrictModel, refused
 from server.api.tagged import tagged
 
 if TYPE_CHECKING:

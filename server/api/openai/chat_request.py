@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import structs
 from pydantic import AliasChoices, Field, model_validator
 
+from server.api.absent import Yes  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.chat_messages import ChatMessage, TextPart, plain_messages
 from server.api.openai.chat_tools import (
     MOST_TOOLS,
@@ -17,16 +18,10 @@ from server.api.openai.chat_tools import (
     offered,
     offered_functions,
 )
-from server.api.openai.fields import (
-    LARGEST_NUMBER,
-    LONGEST_STOP_STRING,
-    MOST_TOP_LOGPROBS,
-    GenerationFields,
-    StrictModel,
-    refused,
-)
+from server.api.openai.fields import LARGEST_NUMBER, MOST_TOP_LOGPROBS, GenerationFields, LongestAnswer
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 from server.api.openai.verbosity import Verbosity, verbosity_variables
+from server.api.strict import LONGEST_STOP_STRING, StrictModel, refused
 from server.chat.media import Shown
 from server.chat.task import ChatTask
 
@@ -53,7 +48,7 @@ class ChatRequest(GenerationFields):
     """A conversation to be answered."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_tokens: int | None = Field(None, ge=1, le=LARGEST_NUMBER)
+    max_tokens: LongestAnswer = None
     max_completion_tokens: int | None = Field(None, ge=1, le=LARGEST_NUMBER)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
@@ -64,6 +59,10 @@ class ChatRequest(GenerationFields):
     tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: GivenChoice | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_format: Literal["auto", "deepseek"] | None = None
+    """llama-server's; both are what brim does: reasoning in a field of its own."""
+    parse_tool_calls: Yes = None
+    add_generation_prompt: Yes = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     """`none` answers without reasoning; templates that know efforts are told, the others reason or do not."""
     reasoning_budget_tokens: Annotated[int, Field(ge=-1, le=LARGEST_NUMBER)] | None = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.errors import RequestError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import structs
 from pydantic import Field, field_validator, model_validator
 
-from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, GenerationFields
+from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, GenerationFields, LongestText
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class CompletionRequest(GenerationFields):
     """One or several texts, or lists of token ids, to be continued."""
 
     prompt: str | Tokens | Annotated[list[str | Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
-    max_tokens: int | None = Field(None, ge=0, lt=2**31)
+    max_tokens: LongestText = None
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)

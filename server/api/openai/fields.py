@@ -7,12 +7,14 @@ accepted because it means nothing on one's own machine (`MeaninglessFields`). An
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import structs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, field_validator
 
+from server.api.absent import AbsentFields, No, Nothing, One, Yes, Zero
+from server.api.strict import LONGEST_STOP_STRING, StrictModel
 from server.engine.messages import Generate, Grammar, Sampling
 from server.errors import RequestError
 
@@ -20,29 +22,11 @@ if TYPE_CHECKING:
     from server.models.parameters import Parameters
 
 MOST_STOP_STRINGS = 4
-LONGEST_STOP_STRING = 1000
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
 LARGEST_NUMBER = 2**31 - 1
 
 SeedNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
-class StrictModel(BaseModel):
-    """A part of a request: no type is coerced, no unknown field passes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-def _no_number(value: Any) -> Any:
-    """To Python 0 is equal to False, but it is no JSON boolean."""
-    if isinstance(value, bool) or value is None:
-        return value
-    raise ValueError("it should be false")
-
-
-Off = Annotated[Literal[False] | None, BeforeValidator(_no_number)]
-"""What can be said to be off, and not be turned on."""
 
 
 class MeaninglessFields(StrictModel):
@@ -66,20 +50,6 @@ class StreamOptions(StrictModel):
     """Accepted and without effect: it pads events against eavesdroppers on a network."""
 
 
-def refused(reason: str) -> BeforeValidator:
-    """Marks a field that is known and cannot be honoured: any value but null is refused for this reason."""
-
-    def refuse(value: Any) -> None:
-        if value is not None:
-            raise ValueError(reason)
-
-    return BeforeValidator(refuse)
-
-
-NotYet = Annotated[Any, refused("brim does not support it")]
-"""A known field that has no meaning here yet, and needs no further reason."""
-
-
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -91,7 +61,42 @@ StopStrings = Annotated[
 ]
 
 
-class GenerationFields(MeaninglessFields):
+UNBOUNDED = -1
+"""llama-server's length of an answer without a bound of its own."""
+
+
+def _at_least(least: int) -> AfterValidator:
+    def check(value: int | None) -> int | None:
+        if value is not None and UNBOUNDED < value < least:
+            raise ValueError(f"it should be at least {least}, or -1 for no bound but the context")
+        return value
+
+    return AfterValidator(check)
+
+
+_LONGEST = Field(ge=UNBOUNDED, le=LARGEST_NUMBER, validation_alias=AliasChoices("max_tokens", "n_predict"))
+LongestAnswer = Annotated[int | None, _LONGEST, _at_least(1)]
+"""Tokens of the longest answer."""
+LongestText = Annotated[int | None, _LONGEST, _at_least(0)]
+"""The same where 0 has a meaning."""
+
+
+class ForeignFields(AbsentFields):
+    """Further fields of vLLM's and others', taken as long as they say what brim does anyway."""
+
+    min_tokens: Zero = None
+    length_penalty: One = None
+    use_beam_search: No = None
+    stop_token_ids: Nothing = None
+    include_stop_str_in_output: No = None
+    skip_special_tokens: Yes = None
+    spaces_between_special_tokens: Any = None
+    """Without effect: special tokens do not show."""
+    top_a: Zero = None
+    tfs: One = None
+
+
+class GenerationFields(MeaninglessFields, ForeignFields):
     """What says how to generate. None means: not said, so the model's own default holds."""
 
     model: str | None = None
@@ -105,7 +110,9 @@ class GenerationFields(MeaninglessFields):
     stop: StopStrings | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repeat_penalty: float | None = Field(None, gt=0)
+    repeat_penalty: float | None = Field(
+        None, gt=0, validation_alias=AliasChoices("repeat_penalty", "repetition_penalty")
+    )
     repeat_last_n: int | None = Field(None, ge=-1, le=LARGEST_NUMBER)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     """Token ids, as strings, to what is added to their logits."""
@@ -119,11 +126,11 @@ class GenerationFields(MeaninglessFields):
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     max_time: float | None = Field(None, gt=0)
     """Seconds after which generation ends with what there is."""
-    timings: bool | None = None
+    timings: bool | None = Field(None, validation_alias=AliasChoices("timings", "timings_per_token"))
     """Add llama-server's `timings` to the answer."""
     grammar: str | None = None
     """A grammar in llama.cpp's GBNF or in Lark, told apart by GBNF's `::=`."""
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: dict[str, Any] | str | None = Field(None, validation_alias=AliasChoices("guided_json", "json_schema"))
     """A JSON Schema, also as JSON text."""
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
@@ -175,11 +182,13 @@ class GenerationFields(MeaninglessFields):
             prompt: text or token ids.
             defaults: the model's own parameters, for what the request leaves open.
             partition: the caller's cache partition, divided further here by the request's salt.
-            max_tokens: the longest answer; None takes the model's default.
+            max_tokens: the longest answer; None takes the model's default, `UNBOUNDED` none.
             logprobs: how many alternatives to report for each token; None reports none.
         """
         if max_tokens is None and defaults.num_predict is not None and defaults.num_predict > 0:
             max_tokens = defaults.num_predict
+        elif max_tokens == UNBOUNDED:
+            max_tokens = None
         return Generate(
             id=0,
             prompt=prompt,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field
 
-from server.api.openai.fields import StrictModel
+from server.api.strict import StrictModel
 from server.engine.messages import Grammar
 
 

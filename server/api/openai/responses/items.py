@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from server.api.media import ImageUrl, locate
-from server.api.openai.fields import Off, StrictModel, refused
+from server.api.strict import Off, StrictModel, refused
 from server.api.tagged import tagged
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import structs
 from pydantic import Field, field_validator
 
-from server.api.openai.fields import Off, StrictModel, refused
 from server.api.openai.verbosity import Verbosity
+from server.api.strict import Off, StrictModel, refused
 from server.api.tagged import tagged
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.messages import Grammar

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.api.openai.fields import MOST_TOP_LOGPROBS, MeaninglessFields, StrictModel, refused
+from server.api.openai.fields import MOST_TOP_LOGPROBS, MeaninglessFields
 from server.api.openai.responses.conversation import to_messages
 from server.api.openai.responses.items import MOST_ITEMS, AnyItem, Known
 from server.api.openai.responses.options import (
@@ -25,6 +25,7 @@ from server.api.openai.responses.options import (
 )
 from server.api.openai.verbosity import verbosity_variables
 from server.api.sampling import longest_answer, sampling_of
+from server.api.strict import StrictModel, refused
 from server.api.whole_text import WholeTextRequest
 from server.chat.media import Shown
 from server.chat.task import ChatTask
