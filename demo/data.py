@@ -1,7 +1,7 @@
 """Training batches: conversations packed into rows, each attending to itself alone."""
 
 # pyright: basic, reportMissingImports=false
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -56,10 +56,10 @@ class Batch:
         return Batch(*(each[chosen].to(place) for each in (self.tokens, self.weights, self.positions, self.mask)))
 
 
-def chunk(seed: int, index: int, tokenizer: Tokenizer) -> Iterator[Batch]:
+def chunk(seed: int, index: int, tokenizer: Tokenizer, focus: Mapping[str, float]) -> Iterator[Batch]:
     """Yield the batches of chunk `index`, the same ones for the same seed; a batch has `STEP_TOKENS`, or twice that."""
     # Chunks draw from streams of their own, so that a resumed run need not replay the earlier ones.
-    examples = islice(training_examples(seed * 1_000_003 + index), CHUNK_EXAMPLES)
+    examples = islice(training_examples(seed * 1_000_003 + index, focus), CHUNK_EXAMPLES)
     texts = [(training_text(example), example.plain) for example in examples]
     encodings = tokenizer.encode_batch([text for text, _ in texts], add_special_tokens=False)
     marks = Marks.of(tokenizer)

@@ -4,9 +4,9 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import cos, pi
 from pathlib import Path
@@ -42,12 +42,16 @@ class Run:
         out: The checkpoint folder, rewritten now and then while training.
         steps: The length of the schedule.
         seed: The seed of weights and data.
+        peak: The highest learning rate.
+        focus: Which categories of text are drawn more often than usual, and how many times.
     """
 
     folder: Path
     out: Path
     steps: int
     seed: int = 0
+    peak: float = PEAK_RATE
+    focus: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass
@@ -59,11 +63,11 @@ class Position:
     batch: int = 0
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, run: Run) -> float:
     """Return the rate at a step, counted from one: a linear warm-up, then a cosine to `FINAL_SHARE` of the peak."""
     warm_up = min(1.0, step / WARM_UP_STEPS)
-    cosine = 0.5 * (1 + cos(pi * min(1.0, step / steps)))
-    return PEAK_RATE * warm_up * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
+    cosine = 0.5 * (1 + cos(pi * min(1.0, step / run.steps)))
+    return run.peak * warm_up * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
 
 def device() -> torch.device:
@@ -126,14 +130,14 @@ def train(model: Llama, tokenizer: Tokenizer, run: Run, rank: int, teacher: Llam
     position = restore(model, adam, run)
     if rank > 0:
         for batch in batches(run, tokenizer, position):
-            step(model, adam, batch, learning_rate(position.step, run.steps), rank, teacher)
+            step(model, adam, batch, learning_rate(position.step, run), rank, teacher)
         return
     saved = snapshot = time.monotonic()
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress, (run.folder / "loss.jsonl").open("a", encoding="utf-8") as log:
         bar = progress.add_task("train", total=run.steps, completed=position.step)
         for batch in batches(run, tokenizer, position):
-            loss = step(model, adam, batch, learning_rate(position.step, run.steps), rank, teacher)
+            loss = step(model, adam, batch, learning_rate(position.step, run), rank, teacher)
             progress.update(bar, completed=position.step)
             if position.step % LOG_EVERY == 0:
                 entry = {"step": position.step, "loss": round(loss, 4), "time": round(time.time())}
@@ -173,7 +177,7 @@ def step(
 def batches(run: Run, tokenizer: Tokenizer, position: Position) -> Iterator[data.Batch]:
     """Yield the batches from `position` to the run's last step, moving the position past each."""
     while True:
-        for batch in islice(data.chunk(run.seed, position.chunk, tokenizer), position.batch, None):
+        for batch in islice(data.chunk(run.seed, position.chunk, tokenizer, run.focus), position.batch, None):
             if position.step >= run.steps:
                 return
             position.batch += 1

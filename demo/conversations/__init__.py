@@ -1,6 +1,6 @@
 """The generators of chat data, one module per skill, and the mixture they are trained in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
 from demo.conversations import answers_in_json, arithmetic, facts, instructions, memory, stories, tools
@@ -50,11 +50,16 @@ def draw(rng: Random, category: str, *, held_out: bool) -> Example:
             return example
 
 
-def training_examples(seed: int) -> Iterator[Example]:
-    """Yield training examples without end, the same ones for the same seed; none of them is held out."""
+def training_examples(seed: int, focus: Mapping[str, float] | None = None) -> Iterator[Example]:
+    """Yield training examples without end, the same ones for the same seed; none of them is held out.
+
+    Args:
+        seed: The seed.
+        focus: How many times as often as in `MIXTURE` some categories are drawn.
+    """
     rng = Random(seed)
     categories = list(MIXTURE)
-    weights = [sum(kinds.values()) for kinds in MIXTURE.values()]
+    weights = [sum(kinds.values()) * (focus or {}).get(category, 1.0) for category, kinds in MIXTURE.items()]
     while True:
         roll = rng.random()
         if roll < LONG_SHARE:
