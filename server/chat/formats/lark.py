@@ -9,6 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from server.chat.formats.closed import closed
 from server.chat.formats.parameters import parameters
 from server.engine.patterns import is_regular
 
@@ -49,7 +50,7 @@ def any_of(name: str, tools: Sequence[Tool], body: Callable[[Tool, str], str]) -
     rules = [f"{name}: " + " | ".join(f"{name}_{index}" for index in range(len(tools)))]
     for index, tool in enumerate(tools):
         rules.append(f"{name}_{index}: {body(tool, f'arguments_{index}')}")
-        schema = {"type": "object", **tool.parameters}
+        schema = closed({"type": "object", **tool.parameters})
         rules.append(f"arguments_{index}: {_json(schema, strict=tool.strict)}")
     return "\n".join(rules) + "\n"
 
@@ -75,7 +76,7 @@ def json_calls(
 
 def json_value(parameter: Parameter) -> str:
     """An expression for JSON that a parameter's schema allows."""
-    return _json(parameter.schema, strict=parameter.strict)
+    return _json(closed(parameter.schema), strict=parameter.strict)
 
 
 def _json(schema: dict[str, Any], *, strict: bool) -> str:
