@@ -50,7 +50,7 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
         ({"max_tokens": 1.5}, "max_tokens", "integer"),
-        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1, or -1"),
         ({"max_completion_tokens": True}, "max_completion_tokens", "integer"),
         ({"n": 0}, "n", "greater than or equal to 1"),
         ({"seed": 2**63}, "seed", "less than"),

@@ -19,6 +19,10 @@ REASONING = [style for style in FORMATS if style.reasoning]
 PROMPT = "<user>Hi<assistant>"
 
 
+HEADERS = {"harmony": "<|start|>assistant", "solar-open": "<|begin|>assistant"}
+"""What models whose reasoning is a message of its own write before the next."""
+
+
 def bound(style: ChatFormat, prompt: str, grammar: Grammar | None = None) -> ReasoningLimit | None:
     task = ChatTask(
         messages=[], generate=Generate(id=0, prompt=""), reasoning_budget=7, reasoning_message=" Enough of that."
@@ -43,7 +47,7 @@ def test_what_is_forced_ends_reasoning(style: ChatFormat, opened: bool) -> None:
     assert (limit.tokens, limit.begin, limit.end, limit.opened) == (7, begin, end, opened)
     parser = style.parser((), prompt)
     said = ("" if opened else f"{begin}\n") + f"So, let me see.{limit.closing}"
-    events = parser.push(said) + parser.push(f"<|start|>assistant{style.text_opening}" if style.text_opening else "")
+    events = parser.push(said) + parser.push(HEADERS.get(style.name, "") + style.text_opening)
     events += parser.push("Yes.") + parser.finish()
     assert joined(events) == ("So, let me see. Enough of that.", "Yes.")
 

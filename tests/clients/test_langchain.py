@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import openai
@@ -45,7 +46,7 @@ def chat(server_url: str) -> Chat:
 @tool
 def get_weather(city: str) -> str:
     """Get the weather of a city."""
-    return f'{{"city": "{city}", "temperature": 21, "condition": "sunny"}}'
+    return json.dumps({"temperature": 21, "condition": "sunny" if city == "Paris" else "rainy"})
 
 
 class Trip(BaseModel):

@@ -8,7 +8,7 @@ from server.api.openai.chat import ChatCompletion
 from server.api.openai.completions import Completion
 from server.api.openai.embeddings import EmbeddingList
 from server.api.openai.models import ModelObject
-from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events
+from server.api.reference.entry import JSON, SSE, Body, Entries, Entry, events, like
 from server.api.reference.examples import QUESTION, WEATHER
 from server.api.rerank import Ranking
 
@@ -103,6 +103,11 @@ ENTRIES: Entries = {
                 SSE: events(_CHUNK),
             }
         },
+        errors=(404, 429),
+    ),
+    ("post", "/v1/chat/completions/input_tokens"): Entry(
+        requests={"Count": {"model": "demo", "messages": QUESTION}},
+        answers={200: {JSON: like({"object": "response.input_tokens", "input_tokens": 15})}},
         errors=(404, 429),
     ),
     ("post", "/v1/completions"): Entry(
