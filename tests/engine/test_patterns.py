@@ -71,9 +71,10 @@ def test_no_string_passes_that_the_pattern_excludes(pattern: str, texts: list[st
     try:
         grammar = Grammar("json_schema", json.dumps({"type": "string", "pattern": pattern}))
         GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
-    except RequestError:
+        matches = re.compile(pattern[1:-1], re.ASCII).fullmatch
+    except (RequestError, re.error):  # `[]` is a set in ECMA-262, and the beginning of one in Python
         return
     for text in texts:
         constraint = GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
         if accepts(constraint, json.dumps(text, ensure_ascii=False).encode()):
-            assert re.fullmatch(pattern[1:-1], text, re.ASCII), (pattern, text)
+            assert matches(text), (pattern, text)

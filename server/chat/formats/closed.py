@@ -31,23 +31,28 @@ def closed(schema: Schema) -> Schema:
 
 def _closed(schema: Schema, *, deep: bool) -> Schema:
     found = {key: _within(schema, key) for key in schema} if deep else dict(schema)
-    declared = schema.get("properties")
-    if isinstance(declared, dict) and not schema.keys() & _NAMING and set(schema.get("required", ())) <= set(declared):
+    declared: Any = schema.get("properties")
+    required: Any = schema.get("required", ())
+    if isinstance(declared, dict) and not schema.keys() & _NAMING and set(required) <= cast("Schema", declared).keys():
         found["additionalProperties"] = False
     return found
 
 
 def _within(schema: Schema, key: str) -> Any:
     """The value of one keyword, with the schemas in it closed."""
-    value = schema[key]
-    if isinstance(value, dict):
-        inner = cast("Schema", value)
-        if key in _OF_SCHEMAS:
-            return {name: _closed(each, deep=True) if isinstance(each, dict) else each for name, each in inner.items()}
-        return _closed(inner, deep=True) if key in _SINGLE else inner
-    if isinstance(value, list) and key in _LISTS and ("properties" not in schema or key == "prefixItems"):
-        return [_closed(each, deep=True) if isinstance(each, dict) else each for each in cast("list[Schema]", value)]
-    return value
+    value: Any = schema[key]
+    if key in _SINGLE:
+        return _if_schema(value)
+    if key in _OF_SCHEMAS and isinstance(value, dict):
+        return {name: _if_schema(each) for name, each in cast("Schema", value).items()}
+    if key in _LISTS and isinstance(value, list) and ("properties" not in schema or key == "prefixItems"):
+        return [_if_schema(each) for each in cast("list[Any]", value)]
+    return cast("Any", value)
+
+
+def _if_schema(value: Any) -> Any:
+    """A schema closed; anything else, such as true, as it is."""
+    return _closed(cast("Schema", value), deep=True) if isinstance(value, dict) else value
 
 
 def _mentions(node: Any, keywords: frozenset[str]) -> bool:

@@ -62,8 +62,11 @@ def test_what_says_itself_what_else_there_may_be_stays(schema: dict[str, Any]) -
 @pytest.mark.parametrize("value", [{"city": "Aix"}, {}, {"at": {"city": "Aix"}}, {"country": "x"}, {"city": 3}])
 def test_nothing_is_allowed_that_the_schema_forbids(value: Any) -> None:
     for schema in (CITY, {"type": "object", "properties": {"at": CITY, "city": TEXT}, "required": ["at"]}):
-        if jsonschema.Draft202012Validator(closed(schema)).is_valid(value):
-            jsonschema.validate(value, schema)
+        try:
+            jsonschema.validate(value, closed(schema))
+        except jsonschema.ValidationError:
+            continue
+        jsonschema.validate(value, schema)
 
 
 def test_a_call_names_no_undeclared_argument() -> None:
