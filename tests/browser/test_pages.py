@@ -64,7 +64,7 @@ def test_the_reference_lists_every_endpoint_and_asks_one(page: Page, demo_server
     paths = demo_server.get("/openapi.json").json()["paths"]
     page.goto(f"{demo_server.url}/docs")
     expect(page.locator("article")).to_have_count(sum(map(len, paths.values())), timeout=WITHIN)
-    tokenize = page.locator("article", has=page.get_by_role("heading", name="post/tokenize"))
+    tokenize = page.locator("article", has=page.get_by_role("heading", name="post/tokenize", exact=True))
     tokenize.get_by_role("button", name="Send").click()
     expect(tokenize.get_by_role("status")).to_contain_text("200", timeout=WITHIN)
     expect(tokenize.locator("pre").first).to_contain_text("tokens")
@@ -72,7 +72,7 @@ def test_the_reference_lists_every_endpoint_and_asks_one(page: Page, demo_server
 
 def test_the_reference_shows_a_stream_as_it_comes(page: Page, demo_server: RunningServer) -> None:
     page.goto(f"{demo_server.url}/docs")
-    chat = page.locator("article", has=page.get_by_role("heading", name="post/v1/chat/completions"))
+    chat = page.locator("article", has=page.get_by_role("heading", name="post/v1/chat/completions", exact=True))
     chat.get_by_label("Example").select_option(label="Stream")
     chat.get_by_role("button", name="Send").click()
     expect(chat.locator("pre").first).to_contain_text("data: [DONE]", timeout=WITHIN)
