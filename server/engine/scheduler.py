@@ -81,7 +81,8 @@ class Limits:
         parallel: sequences that run side by side. queue: sequences that may wait.
         batch: tokens of one step.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
-        solo_gap: seconds that a step may take while none runs.
+        longest_gap: seconds that it may take for an efficient piece of a prompt, or where many prompts wait.
+        solo_gap: seconds that a step may take while no generation runs.
         smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
             which on a larger piece is computed no faster.
         mixed: whether one batch may hold both generations and prompts.
@@ -91,7 +92,8 @@ class Limits:
     queue: int
     batch: int
     gap: float = 0.4
-    solo_gap: float = 1.2
+    longest_gap: float = 1.2
+    solo_gap: float = 2.0
     smallest_chunk: int = 16
     efficient_chunk: int = 64
     mixed: bool = True
@@ -294,8 +296,8 @@ class Scheduler:
 
     @property
     def _efficient_seconds(self) -> float:
-        """What the smallest piece takes that is computed efficiently; no more than a step may where nobody waits."""
-        return min(self.limits.efficient_chunk / self.cache.costs.prefill.value, self.limits.solo_gap)
+        """What the smallest piece takes that is computed efficiently; no more than any generation may wait."""
+        return min(self.limits.efficient_chunk / self.cache.costs.prefill.value, self.limits.longest_gap)
 
     def _prefill_budget(self, width: int) -> int:
         """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at."""
@@ -303,7 +305,7 @@ class Scheduler:
         seconds = limits.solo_gap
         if width:
             plain = self._plain(width)
-            seconds = min(self._patience(width) - self._stalled, max(limits.solo_gap, 4 * plain)) - plain
+            seconds = min(self._patience(width) - self._stalled, max(limits.longest_gap, 4 * plain)) - plain
         seconds = max(seconds, self._efficient_seconds)
         chunk = max(round(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
         return min(chunk, limits.batch - width)

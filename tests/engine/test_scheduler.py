@@ -110,7 +110,7 @@ def test_a_piece_is_no_smaller_than_it_must_be(rate: float, piece: int) -> None:
 def test_alone_a_prompt_comes_in_larger_pieces() -> None:
     bench = Bench()
     bench.ask(2000)
-    assert len(bench.step()[0].tokens) == pytest.approx(1.2 * 200, abs=16)
+    assert len(bench.step()[0].tokens) == pytest.approx(2.0 * 200, abs=16)
 
 
 def test_the_oldest_prompt_is_read_first_and_priority_goes_before_age() -> None:
