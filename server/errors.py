@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class BrimError(Exception):
     """Something the user can mend. Its text is the whole message: the command line prints it and exits with 1."""
@@ -24,6 +29,7 @@ class RequestError(BrimError):
         code: a short machine-readable name, such as `context_length_exceeded`.
         param: the request's field at fault, if one is.
         retry_after: seconds after which the same request may succeed (429 and 503).
+        figures: the numbers that the message has, by name, for programs.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class RequestError(BrimError):
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        figures: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -41,3 +48,4 @@ class RequestError(BrimError):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.figures = dict(figures or {})

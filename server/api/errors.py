@@ -53,8 +53,8 @@ def error_object(error: RequestError) -> UserError:
 
 
 def openai_error(error: RequestError) -> bytes:
-    """The JSON text of an error in OpenAI's form."""
-    return msgspec.json.encode({"error": error_object(error)})
+    """The JSON text of an error in OpenAI's form, with its figures beside OpenAI's fields."""
+    return msgspec.json.encode({"error": msgspec.structs.asdict(error_object(error)) | error.figures})
 
 
 FORMS: dict[str, Callable[[RequestError], bytes]] = {"/api/": ollama_error, "/v1/messages": anthropic_error}

@@ -214,6 +214,7 @@ class Intake(threading.Thread):
                 "shorten the prompt or serve the model with a larger --ctx",
                 code="context_length_exceeded",
                 param="prompt",
+                figures={"n_prompt_tokens": len(tokens), "n_ctx": self._context},  # llama-server's names
             )
         if tokens[-1] < 0:
             text = "the prompt ends with an image or a sound: add text behind it"

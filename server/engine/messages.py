@@ -349,6 +349,7 @@ class Refused(Struct, frozen=True, kw_only=True, tag=True):
     code: str | None = None
     param: str | None = None
     retry_after: float | None = None
+    figures: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Tokens(Struct, frozen=True, tag=True):

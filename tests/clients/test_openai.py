@@ -225,6 +225,9 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(openai_cl
     with pytest.raises(openai.BadRequestError, match="512") as caught:
         openai_client.completions.create(model=MODEL, prompt="word " * 2000, stream=stream)
     assert caught.value.code == "context_length_exceeded"
+    body: Any = caught.value.body
+    assert body["n_ctx"] == 512
+    assert body["n_prompt_tokens"] > 2000
 
 
 def test_a_field_at_fault_is_named(openai_client: OpenAI) -> None:

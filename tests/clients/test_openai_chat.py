@@ -157,6 +157,18 @@ def test_a_json_object_is_one(openai_client: OpenAI) -> None:
     assert isinstance(json.loads(answer.choices[0].message.content), dict)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_object", "schema": {"const": "42"}},
+        {"type": "json_schema", "json_schema": {"schema": {"const": "42"}}},
+    ],
+)
+def test_a_schema_holds_in_the_forms_that_other_servers_take(openai_client: OpenAI, form: dict[str, Any]) -> None:
+    answer = _ask(openai_client, "What is the capital of France?", response_format=form)
+    assert answer.choices[0].message.content == '"42"'
+
+
 def test_a_schema_that_cannot_hold_is_refused_by_its_keyword(openai_client: OpenAI) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     with pytest.raises(openai.BadRequestError, match="uniqueItems"):

@@ -21,19 +21,20 @@ class TextFormat(StrictModel):
 
 
 class JsonObjectFormat(StrictModel):
-    """Any JSON object."""
+    """Any JSON object, or, as llama-server and others had it before `json_schema`, JSON that a schema holds for."""
 
     type: Literal["json_object"]
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
     def grammar(self) -> Grammar:
         """The constraint for the engine."""
-        return Grammar("json_object", "")
+        return _json(self.schema_)
 
 
 class NamedSchema(StrictModel):
     """A JSON Schema and its name, which only serves the caller."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str | None, Field(min_length=1, max_length=64)] = None
     description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
@@ -48,10 +49,13 @@ class JsonSchemaFormat(StrictModel):
 
     def grammar(self) -> Grammar:
         """The constraint for the engine."""
-        schema = self.json_schema.schema_
-        if schema is None:
-            return Grammar("json_object", "")
-        return Grammar("json_schema", msgspec.json.encode(schema).decode())
+        return _json(self.json_schema.schema_)
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+def _json(schema: dict[str, Any] | None) -> Grammar:
+    if schema is None:
+        return Grammar("json_object", "")
+    return Grammar("json_schema", msgspec.json.encode(schema).decode())
