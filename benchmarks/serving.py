@@ -99,6 +99,8 @@ CASES = (
         servers=("brim", "brim without lookup"),
     ),
 )
+HOW_FAR_TO_TRUST = """Medians over the turns that each server took.
+Where others use the same host, ratios between 0.8 and 1.2 from a turn or two say little."""
 RESTART = "next turn after a restart"
 RESTART_CASE = Case(
     RESTART,
@@ -129,13 +131,10 @@ def main(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians by server and figure, over so many turns of each server."""
+    """Medians over so many turns of each server; `figures` has, for each server, each figure's median."""
 
     turns: int
     figures: dict[str, dict[str, float]]
-
-
-"""Server to figure to its median."""
 
 
 def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
@@ -271,7 +270,7 @@ def _write(rows: list[tuple[Case, Measured]]) -> None:
     (RESULTS / "serving.json").write_text(json.dumps(data, indent=2) + "\n")
     head = "| workload | figure | brim | peer | ratio | target | | turns |\n|---|---|---|---|---|---|---|---|\n"
     body = "".join("| " + " | ".join(line) + " |\n" for line in _lines(rows))
-    title = f"# brim beside its peers\n\n{usable_cores()} cores, {cpu_name()}.\n\n"
+    title = f"# brim beside its peers\n\n{usable_cores()} cores, {cpu_name()}. {HOW_FAR_TO_TRUST}\n\n"
     share = f"\nbrim's own share of a step: {statistics.median(OWN_SHARE):.1%} in the median.\n" if OWN_SHARE else ""
     (RESULTS / "serving.md").write_text(title + head + body + share)
     _plot(rows, RESULTS / "serving.png")
