@@ -37,24 +37,11 @@ _TYPES = {
 }
 
 
-class UserError(msgspec.Struct):
-    """OpenAI's error object."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-def error_object(error: RequestError) -> UserError:
-    """Translate an error into OpenAI's form."""
-    kind = "server_error" if error.status >= 500 else _TYPES.get(error.status, "invalid_request_error")
-    return UserError(error.message, kind, error.param, error.code)
-
-
 def openai_error(error: RequestError) -> bytes:
     """The JSON text of an error in OpenAI's form, with its figures beside OpenAI's fields."""
-    return msgspec.json.encode({"error": msgspec.structs.asdict(error_object(error)) | error.figures})
+    kind = "server_error" if error.status >= 500 else _TYPES.get(error.status, "invalid_request_error")
+    fields = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return msgspec.json.encode({"error": fields | error.figures})
 
 
 FORMS: dict[str, Callable[[RequestError], bytes]] = {"/api/": ollama_error, "/v1/messages": anthropic_error}
