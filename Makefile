@@ -38,8 +38,8 @@ format: ## put the code into its standard format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo-model: ## train the demo model anew (needs the extra `train`)
-	$(SET_UP)
+demo-model: ## train the demo model anew (installs PyTorch)
+	$(SET_UP) --train
 	$(BIN)/python -m demo.build $(ARGS)
 
 bench: bench-peers ## measure brim beside llama-server and llama-cpp-python's server, into benchmarks/results

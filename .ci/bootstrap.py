@@ -1,6 +1,6 @@
 """Makes the virtual environment that brim runs in; `make` calls it before everything else.
 
-    python3 .ci/bootstrap.py [--dev] [--venv FOLDER] [--no-editable]
+    python3 .ci/bootstrap.py [--dev] [--train] [--venv FOLDER] [--no-editable]
 
 Only the standard library is imported, so any Python 3.11 or newer can run it. Each step leaves a stamp with the digest
 of its inputs, written after its end: what is done is not done again, what was interrupted does not count as done, and a
@@ -59,12 +59,14 @@ class Environment:
     Args:
         venv: its folder.
         dev: with what tests and checks need.
+        train: with what training the demo model needs.
         editable: brim runs from the checkout; otherwise it is copied in, and the checkout may go.
     """
 
-    def __init__(self, venv: Path, *, dev: bool, editable: bool) -> None:
+    def __init__(self, venv: Path, *, dev: bool, editable: bool, train: bool = False) -> None:
         self.venv = venv
         self.dev = dev
+        self.train = train
         self.editable = editable
         self.stamps = venv / "stamps"
         self.log = venv / "build.log"
@@ -88,6 +90,8 @@ class Environment:
             _, packages = split_lock((ROOT / "requirements-dev.lock").read_text())
             label = "what tests and checks need"
             steps.append(Step("development", (packages,), lambda: self.install_locked(label, packages)))
+        if self.train:
+            steps.append(Step("training", (pyproject,), self.install_training))
         return steps
 
     def outdated(self) -> list[Step]:
@@ -144,6 +148,10 @@ class Environment:
         """Installs brim itself, with its command `brim`."""
         target = ["--editable", str(ROOT)] if self.editable else [str(ROOT)]
         self.pip_install("Installing brim", "--no-deps", "--no-build-isolation", *target)
+
+    def install_training(self) -> None:
+        """Installs PyTorch and what else the extra `train` names: the build that pip finds for this machine."""
+        self.pip_install("Installing PyTorch", "--no-build-isolation", "--editable", f"{ROOT}[train]")
 
     def pip_install(self, label: str, *arguments: str) -> None:
         """Runs `pip install` in the environment."""
@@ -206,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the set-up; returns the exit status."""
     parser = argparse.ArgumentParser(description="Make the virtual environment that brim runs in.")
     parser.add_argument("--dev", action="store_true", help="with what tests and checks need")
+    parser.add_argument("--train", action="store_true", help="with what training the demo model needs")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="its folder (default: %(default)s)")
     parser.add_argument(
         "--no-editable", action="store_true", help="copy brim into it instead of pointing at this checkout"
@@ -213,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        set_up(Environment(options.venv.absolute(), dev=options.dev, editable=not options.no_editable))
+        editable = not options.no_editable
+        set_up(Environment(options.venv.absolute(), dev=options.dev, editable=editable, train=options.train))
     except SetupError as error:
         print(f"brim: {error}", file=sys.stderr)
         return 1

@@ -38,22 +38,28 @@ class Batch:
         weights: Loss weights of the predicted tokens, [rows, time]; zero for padding, across documents
             and for most of a prompt.
         positions: Position of each token within its document, [rows, time].
-        mask: What may attend to what, [rows, 1, time, time].
+        lengths: How many tokens each document of each row has; a row's padding is its last document.
     """
 
     tokens: Tensor
     weights: Tensor
     positions: Tensor
-    mask: Tensor
+    lengths: list[list[int]]
 
     @property
     def learned(self) -> Tensor:
         """Which predicted tokens count in the loss, booleans, [rows, time]."""
         return self.weights != 0
 
+    @property
+    def joined(self) -> list[int]:
+        """The lengths of the documents of all rows, one after the other."""
+        return [length for row in self.lengths for length in row]
+
     def rows(self, chosen: slice, place: torch.device) -> "Batch":
         """Return the batch of some of the rows, on the device `place`."""
-        return Batch(*(each[chosen].to(place) for each in (self.tokens, self.weights, self.positions, self.mask)))
+        tensors = (each[chosen].to(place) for each in (self.tokens, self.weights, self.positions))
+        return Batch(*tensors, lengths=self.lengths[chosen])
 
 
 def chunk(seed: int, index: int, tokenizer: Tokenizer, focus: Mapping[str, float]) -> Iterator[Batch]:
@@ -139,18 +145,17 @@ def batch(rows: list[list[Document]], length: int) -> Batch:
     """Lay rows of documents out as tensors of `length` columns."""
     tokens = torch.zeros(len(rows), length + 1, dtype=torch.long)
     weights = torch.zeros(len(rows), length + 1)
-    positions = torch.zeros(len(rows), length + 1, dtype=torch.long)
-    owner = torch.full((len(rows), length + 1), -1)
+    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    lengths = [[len(each.tokens) for each in documents] for documents in rows]
     for row, documents in enumerate(rows):
         at = 0
-        for number, each in enumerate(documents):
+        for each in documents:
             span = slice(at, at + len(each.tokens))
             tokens[row, span] = torch.tensor(each.tokens)
             weights[row, span] = torch.tensor(each.weights)
             weights[row, at] = 0.0
             positions[row, span] = torch.arange(len(each.tokens))
-            owner[row, span] = number
             at = span.stop
-    inside = owner[:, :length]
-    mask = (inside[:, :, None] == inside[:, None, :]).tril()
-    return Batch(tokens, weights[:, 1:], positions[:, :length], mask[:, None])
+        if at < length:
+            lengths[row].append(length - at)
+    return Batch(tokens, weights[:, 1:], positions, lengths)

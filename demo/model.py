@@ -1,6 +1,7 @@
 """A Llama in plain PyTorch, whose parameters carry the names that Hugging Face gives them."""
 
 # pyright: basic, reportMissingImports=false
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -48,18 +49,19 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden, kv_width, bias=False)
         self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """Attend within [batch, time, hidden]; `mask` is [batch, 1, time, time], or None for plain causal attention."""
-        batch, time, _ = x.shape
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], lengths: Sequence[int]) -> Tensor:
+        """Attend within each of the documents that lie one after the other in [time, hidden]."""
         q, k, v = (
-            projection(x).view(batch, time, -1, self.shape.head_dim).transpose(1, 2)
+            projection(x).view(1, len(x), -1, self.shape.head_dim).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, rope), rotate(k, rope)
         group = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.o_proj(y.transpose(1, 2).reshape(batch, time, -1))
+        # A document at a time computes no more than it needs; a mask over the whole row would cost its square.
+        documents = zip(*(each.split(lengths, dim=2) for each in (q, k, v)), strict=True)
+        y = torch.cat([functional.scaled_dot_product_attention(*each, is_causal=True) for each in documents], dim=2)
+        return self.o_proj(y.transpose(1, 2).reshape(x.shape))
 
 
 class FeedForward(nn.Module):
@@ -86,9 +88,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, shape.epsilon)
         self.mlp = FeedForward(shape)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """Map [batch, time, hidden] to the same shape."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask)
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], lengths: Sequence[int]) -> Tensor:
+        """Map [time, hidden] to the same shape."""
+        x = x + self.self_attn(self.input_layernorm(x), rope, lengths)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -116,7 +118,7 @@ class Llama(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor | None = None,
-        mask: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
         wanted: Tensor | None = None,
     ) -> Tensor:
         """Return next-token logits.
@@ -124,18 +126,22 @@ class Llama(nn.Module):
         Args:
             tokens: Ids, [batch, time].
             positions: Positions, [batch, time]; 0, 1, 2 and so on by default.
-            mask: What may attend to what, [batch, 1, time, time]; plain causal attention by default.
+            lengths: How many tokens each document has, over all rows, one after the other; a token attends to
+                those of its document up to itself. A row is one document by default.
             wanted: Where logits are wanted, booleans, [batch, time]; everywhere by default.
 
         Returns:
             Logits, [batch, time, vocabulary], or with `wanted` those of its true places, [places, vocabulary].
         """
+        batch, time = tokens.shape
         if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        rope = (self.cos[positions][:, None], self.sin[positions][:, None])  # pyright: ignore[reportIndexIssue]
-        x = self.embed_tokens(tokens)
+            positions = torch.arange(time, device=tokens.device).expand(batch, time)
+        at = positions.flatten()
+        rope = (self.cos[at], self.sin[at])  # pyright: ignore[reportIndexIssue]
+        x = self.embed_tokens(tokens.flatten())
         for layer in self.layers:
-            x = layer(x, rope, mask)
+            x = layer(x, rope, lengths or [time] * batch)
+        x = x.view(batch, time, -1)
         return functional.linear(self.norm(x if wanted is None else x[wanted]), self.embed_tokens.weight)
 
 
@@ -147,7 +153,7 @@ def rope_tables(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn [batch, heads, time, head_dim] by its positions (Su et al., "RoFormer", 2021)."""
+    """Turn [1, heads, time, head_dim] by its positions (Su et al., "RoFormer", 2021)."""
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

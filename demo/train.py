@@ -98,7 +98,7 @@ def cross_entropy(logits: Tensor, batch: data.Batch) -> Tensor:
 def divergence(logits: Tensor, batch: data.Batch, teacher: Llama) -> Tensor:
     """Return the weighted sum of the KL divergences from the teacher's probabilities, given the same logits."""
     with torch.no_grad():
-        target = teacher(batch.tokens[:, :-1], batch.positions, batch.mask, batch.learned).log_softmax(-1)
+        target = teacher(batch.tokens[:, :-1], batch.positions, batch.joined, batch.learned).log_softmax(-1)
     losses = functional.kl_div(logits.float().log_softmax(-1), target, reduction="none", log_target=True).sum(-1)
     return (losses * batch.weights[batch.learned]).sum()
 
@@ -163,7 +163,7 @@ def step(
     total = batch.weights.sum().item()
     own = batch.rows(rows_of(rank), place)
     with autocast(place):
-        logits = model(own.tokens[:, :-1], own.positions, own.mask, own.learned)
+        logits = model(own.tokens[:, :-1], own.positions, own.joined, own.learned)
     loss = divergence(logits, own, teacher) if teacher else cross_entropy(logits, own)
     adam.zero_grad()
     (loss / total).backward()
