@@ -20,7 +20,7 @@ from demo.template import training_text
 from demo.train import Run, train
 
 TOKENIZER_EXAMPLES = 40_000
-STEPS = 5900
+STEPS = 5000
 POLISH_STEPS = 700
 POLISH_RATE = 6e-4
 POLISH_FOCUS = {"tools": 2.5, "instructions": 2.0}
