@@ -16,11 +16,12 @@ import numpy as np
 from server.engine.cells import Cells
 from server.engine.kv_sources import Sources
 from server.engine.kv_tiers import WORTH_KEEPING, LowerTiers
+from server.engine.neighbours import gathering_moves
 from server.engine.positions import TEXT
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from server.engine.costs import Costs
     from server.engine.kv_sources import Layout
@@ -95,6 +96,7 @@ class KvCache:
         self._memory = memory
         self._clock = clock
         self._free = list(range(layout.sequences - 1, -1, -1))
+        self._held: dict[int, Entry] = {}
         self._sources = Sources(self.tree, layout, costs)
         self.lower = LowerTiers(
             self.tree, memory.save_state, ram_limit=ram_limit, disk=disk, costs=costs, evictions=self.evictions
@@ -136,6 +138,7 @@ class KvCache:
             if best and not self._fill(entry, best):
                 best = None
             self.tree.insert(entry)
+            self._held[sequence] = entry
         entry.users += 1
         self.tree.touch(entry)
         if best:
@@ -190,6 +193,15 @@ class KvCache:
         """Let go of a parked state."""
         parked.users -= 1
 
+    def gather(self, entries: Iterable[Entry]) -> None:
+        """Bring entries that are computed together into neighbouring buffers, where each has a buffer of its own."""
+        if self.layout.unified:
+            return
+        together = {entry.sequence for entry in entries}
+        others = self._held.keys() - together
+        for source, target in gathering_moves(together, others, self.layout.sequences):
+            self._exchange(self._held[source], target)
+
     # between requests
 
     def drop_idle(self) -> None:
@@ -208,6 +220,7 @@ class KvCache:
         """Assert that tree, ledger and tiers agree; an AssertionError is a bug here."""
         self.tree.check()
         device = [e for e in self.tree.entries if e.tier is Tier.DEVICE]
+        assert {e.sequence: e for e in device} == self._held, "a sequence is not held by whom it should"
         sequences = [e.sequence for e in device]
         assert sorted(sequences + self._free) == list(range(self.layout.sequences)), "a sequence lost or held twice"
         self.lower.check()
@@ -231,7 +244,7 @@ class KvCache:
             self._memory.share(giver.sequence, entry.sequence, end)
             self.cells.share(giver.sequence, entry.sequence, source.usable)
         else:
-            self._memory.copy(giver.sequence, entry.sequence)
+            self._copy(giver, entry.sequence)
             self.cells.share(giver.sequence, entry.sequence, giver.ready)
             if giver.ready > source.usable:
                 self._memory.drop(entry.sequence, end)
@@ -270,10 +283,41 @@ class KvCache:
         try:
             if not self._free and not self._evict_device():
                 return None
-            return self._free.pop()
+            return self._take_place()
         finally:
             if keep:
                 keep.users -= 1
+
+    def _take_place(self) -> int:
+        """A free place, the nearest to what runs: neighbouring buffers are computed together."""
+        running = [place for place, entry in self._held.items() if entry.users]
+        near = min(self._free, key=lambda place: min((abs(place - other) for other in running), default=0))
+        self._free.remove(near)
+        return near
+
+    def _exchange(self, entry: Entry, place: int) -> None:
+        """Bring an entry's state to another place, and what is there to the entry's."""
+        left = entry.sequence
+        other = self._held.get(place)
+        state = self._memory.save_state(place) if other and other.ready else None
+        self._memory.drop(place)
+        if entry.ready:
+            self._copy(entry, place)
+        self._memory.drop(left)
+        if state is not None and not self._memory.restore_state(left, state):
+            raise RuntimeError("llama.cpp did not take back a state that it gave")
+        self._held[place], entry.sequence = entry, place
+        if other:
+            self._held[left], other.sequence = other, left
+        else:
+            del self._held[left]
+            self._free.remove(place)
+            self._free.append(left)
+
+    def _copy(self, entry: Entry, place: int) -> None:
+        start = self._clock()
+        self._memory.copy(entry.sequence, place)
+        self.costs.copy.learn(entry.ready * self.layout.copied_bytes, self._clock() - start)
 
     def _make_room(self, cells: int, keep: Entry) -> bool:
         keep.users += 1
@@ -299,6 +343,7 @@ class KvCache:
         self.tree.remove(entry)
         self._memory.drop(entry.sequence)
         self.cells.drop(entry.sequence)
+        del self._held[entry.sequence]
         self._free.append(entry.sequence)
 
     def _cut(self, entry: Entry, length: int) -> None:

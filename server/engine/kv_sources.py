@@ -23,14 +23,14 @@ class Layout:
 
     Attributes:
         unified: all sequences share `cells`; else each has `cells / sequences` of its own.
-        buffer_bytes: size of one sequence's own buffer, which a copy moves (0 where unified).
+        copied_bytes: what a token's state adds to a copy from sequence to sequence (0 where unified).
     """
 
     sequences: int
     cells: int
     unified: bool
     truncatable: bool
-    buffer_bytes: int = 0
+    copied_bytes: int = 0
 
 
 class Sources:
@@ -82,7 +82,7 @@ class Sources:
                 running = match.entry.users > 0
                 if running and not self._layout.truncatable:
                     return 0.0
-                moved = 0 if self._layout.unified or self.may_take_over(match) else self._layout.buffer_bytes
+                moved = 0 if self.may_take_over(match) else match.entry.ready * self._layout.copied_bytes
                 return computing - self._costs.copy.seconds(moved)
             case Tier.RAM:
                 return computing - self._costs.ram.seconds(match.entry.nbytes)

@@ -133,10 +133,10 @@ class Scheduler:
         self._claimed = 0
         self._admit()
         works = self._mixed() if self.limits.mixed else self._next_turn()
-        still_there = (
-            work for work in works if work.sequence.entry
-        )  # the last ones planned may have preempted earlier ones
-        return sorted(still_there, key=_device_order)
+        # the last ones planned may have preempted earlier ones
+        there = [(work, work.sequence.entry) for work in works if work.sequence.entry]
+        self.cache.gather(entry for work, entry in there if work.sequence.decoding)
+        return [work for work, _ in sorted(there, key=lambda each: each[1].sequence)]
 
     def _mixed(self) -> list[Work]:
         works = list(self._decodes())
@@ -348,8 +348,3 @@ def _turn(sequence: Sequence) -> tuple[int, float, int, int]:
     """Whose turn comes first: higher priority, then earlier arrival."""
     ask = sequence.request.ask
     return (-ask.priority, sequence.request.arrived, ask.id, sequence.index)
-
-
-def _device_order(work: Work) -> int:
-    """Batches list sequences by place: llama.cpp computes neighbouring buffers together, others one by one."""
-    return work.sequence.entry.sequence if work.sequence.entry else -1

@@ -85,6 +85,18 @@ async def test_cold_warm_and_batched_are_the_same(start_engine: StartEngine, uni
     assert together[0].tokens == cold.tokens
 
 
+async def test_with_room_for_all_each_has_its_own_buffer_and_moves_change_nothing(start_engine: StartEngine) -> None:
+    engine = await start_engine(parallel=4, context=256, kv_cells=1024, lookup=False)
+    assert not engine.info.kv_unified
+    prompts = [[p + i for p in PROMPT[: 10 + 20 * i]] for i in range(4)]
+    lengths = (24, 3, 16, 9)  # so that some end between others, which then move
+    asked = list(zip(prompts, lengths, strict=True))
+    alone = [await ask(engine, prompt, n, logprobs=2, cache_prompt=False) for prompt, n in asked]
+    together = await asyncio.gather(*(ask(engine, prompt, n, logprobs=2) for prompt, n in asked))
+    for one, other in zip(alone, together, strict=True):
+        assert_equal_up_to_ties(one.logprobs, other.logprobs)
+
+
 @LAYOUTS
 async def test_a_prefix_asked_for_at_once_is_computed_once(start_engine: StartEngine, unified: bool) -> None:
     engine = await start_engine(kv_unified=unified)

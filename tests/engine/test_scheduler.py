@@ -22,12 +22,19 @@ class Bench:
     """A scheduler whose plans are carried out at once: every generation says 7."""
 
     def __init__(
-        self, *, cells: int = 8000, parallel: int = 4, queue: int = 8, mixed: bool = True, prefill: float = 200.0
+        self,
+        *,
+        cells: int = 8000,
+        parallel: int = 4,
+        queue: int = 8,
+        mixed: bool = True,
+        prefill: float = 200.0,
+        unified: bool = True,
     ) -> None:
-        device = FakeDevice(8, cells, unified=True)
+        device = FakeDevice(8, cells, unified=unified)
         costs = Costs()
         costs.prefill.learn(prefill, 1.0)
-        layout = Layout(8, cells, unified=True, truncatable=True)
+        layout = Layout(8, cells, unified, truncatable=True)
         self.cache = KvCache(device, layout, ram_limit=1 << 20, disk=None, costs=costs, clock=time.monotonic)
         self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512, mixed=mixed))
         for width in (1, 2, 4):
@@ -155,4 +162,18 @@ def test_when_cells_run_out_the_youngest_waits_in_ram_and_goes_on_later() -> Non
     assert young.entry
     assert young.tokens[: len(said)] == said
     assert young.entry.ready >= len(said) - 1, "what was computed is computed again"
+    bench.cache.check()
+
+
+def test_generations_with_buffers_of_their_own_stay_neighbours_when_some_end() -> None:
+    bench = Bench(parallel=8, mixed=False, unified=False)
+    sequences = [bench.ask(20) for _ in range(8)]
+    while not all(sequence.decoding for sequence in sequences):
+        bench.step()
+    for ended in (2, 5, 0):
+        bench.scheduler.finish(sequences[ended])
+        works = bench.step()
+        places = [work.sequence.entry.sequence for work in works if work.sequence.entry]
+        assert places == list(range(places[0], places[0] + len(places)))
+    assert len(places) == 5
     bench.cache.check()

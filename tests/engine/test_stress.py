@@ -37,7 +37,7 @@ class Machine:
         sequences = PARALLEL + 4 if unified and truncatable else PARALLEL
         cells = 320 if unified else CONTEXT * sequences
         self.device = FakeDevice(sequences, cells, unified=unified)
-        layout = Layout(sequences, cells, unified, truncatable, buffer_bytes=0 if unified else 640)
+        layout = Layout(sequences, cells, unified, truncatable, copied_bytes=0 if unified else 4)
         costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9), disk=Rate(1e9))
         self.cache = KvCache(self.device, layout, ram_limit=6000, disk=disk, costs=costs, clock=time.monotonic)
         mixed = unified != truncatable  # so that each way to batch meets two layouts

@@ -178,8 +178,18 @@ class Context:
         return bool(ll.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
     def copy(self, source: int, target: int) -> None:
-        """Make an empty sequence `target` share (unified) or repeat (split) all of `source`."""
-        ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        """Make an empty sequence `target` share (unified) or repeat (split) all of `source`.
+
+        From buffer to buffer, llama.cpp itself would copy all of it, and only with the next batch: a state saved or
+        restored until then would be the wrong one.
+
+        Raises:
+            RuntimeError: llama.cpp did not take the state.
+        """
+        if self.shape.unified:
+            ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        elif not self.restore_state(target, self.save_state(source)):
+            raise RuntimeError("llama.cpp did not take a state from one buffer into another")
 
     def share(self, source: int, target: int, length: int) -> None:
         """In a unified context: make `target` share the first `length` positions of `source`."""
