@@ -146,12 +146,15 @@ class Environment:
 
     def install_project(self) -> None:
         """Installs brim itself, with its command `brim`."""
-        target = ["--editable", str(ROOT)] if self.editable else [str(ROOT)]
-        self.pip_install("Installing brim", "--no-deps", "--no-build-isolation", *target)
+        self.pip_install("Installing brim", "--no-deps", "--no-build-isolation", *self.project())
 
     def install_training(self) -> None:
         """Installs PyTorch and what else the extra `train` names: the build that pip finds for this machine."""
-        self.pip_install("Installing PyTorch", "--no-build-isolation", "--editable", f"{ROOT}[train]")
+        self.pip_install("Installing PyTorch", "--no-build-isolation", *self.project("[train]"))
+
+    def project(self, extra: str = "") -> list[str]:
+        """What pip is told to install brim from."""
+        return ["--editable", f"{ROOT}{extra}"] if self.editable else [f"{ROOT}{extra}"]
 
     def pip_install(self, label: str, *arguments: str) -> None:
         """Runs `pip install` in the environment."""

@@ -6,10 +6,13 @@ The server sends a `ToWorker`, the worker answers with `FromWorker`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FinishReason = Literal["stop", "length", "cancelled", "time", "error"]
 GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark", "gbnf"]
@@ -105,6 +108,11 @@ class Grammar(Struct, frozen=True):
     trigger: str | None = None
     behind: str | None = None
     """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
+
+    @classmethod
+    def of_schema(cls, schema: Mapping[str, Any]) -> Grammar:
+        """The output is JSON that a schema describes."""
+        return cls("json_schema", msgspec.json.encode(schema).decode())
 
 
 class Medium(Struct, frozen=True):

@@ -7,7 +7,6 @@ Source: https://docs.anthropic.com/en/api/messages
 
 from typing import Annotated, Any, Literal, Self
 
-import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from server.api.anthropic.blocks import AnyBlock, CacheControl, TextBlock
@@ -119,9 +118,7 @@ class CountTokensRequest(WholeTextRequest):
             tools=tuple(tool.tool() for tool in self.tools or ()),
             tool_choice=choice.choice() if choice else "auto",
             parallel_tool_calls=not (choice and choice.disable_parallel_tool_use),
-            answer=Grammar("json_schema", msgspec.json.encode(config.format.schema_).decode())
-            if config.format
-            else None,
+            answer=Grammar.of_schema(config.format.schema_) if config.format else None,
             thinking=_THINKS[self.thinking.type] if self.thinking else None,
             reasoning_budget=self.thinking.budget_tokens if self.thinking else None,
             variables={"reasoning_effort": _EFFORTS.get(config.effort, config.effort)} if config.effort else {},

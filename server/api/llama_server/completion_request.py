@@ -150,7 +150,7 @@ class SamplingFields(AbsentFields):
 
     def _grammar(self) -> Grammar | None:
         if self.json_schema is not None:
-            return Grammar("json_schema", msgspec.json.encode(self.json_schema).decode())
+            return Grammar.of_schema(self.json_schema)
         return Grammar("gbnf", self.grammar) if self.grammar else None
 
     async def _biases(self, model: LoadedModel) -> dict[int, float]:

@@ -7,7 +7,6 @@ Source: https://github.com/ollama/ollama/blob/main/docs/modelfile.md, and `Optio
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from server.api.media import Base64
@@ -151,7 +150,7 @@ class GenerationRequest(NamedModel):
             return None
         if self.format == "json":
             return Grammar("json_object", "")
-        return Grammar("json_schema", msgspec.json.encode(self.format).decode())
+        return Grammar.of_schema(self.format)
 
     @property
     def alternatives(self) -> int | None:

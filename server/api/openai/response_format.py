@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import Field
 
 from server.api.strict import StrictModel
@@ -58,4 +57,4 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 def _json(schema: dict[str, Any] | None) -> Grammar:
     if schema is None:
         return Grammar("json_object", "")
-    return Grammar("json_schema", msgspec.json.encode(schema).decode())
+    return Grammar.of_schema(schema)

@@ -5,7 +5,6 @@ Source: https://platform.openai.com/docs/api-reference/responses/create
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import structs
 from pydantic import Field, field_validator
 
@@ -208,7 +207,7 @@ class JsonSchema(StrictModel):
 
     def grammar(self) -> Grammar:
         """The constraint for the engine."""
-        return Grammar("json_schema", msgspec.json.encode(self.schema_).decode())
+        return Grammar.of_schema(self.schema_)
 
 
 AnyFormat = Annotated[
