@@ -42,8 +42,6 @@ class AbsentFields(StrictModel):
     n_discard: Any = None
     n_cache_reuse: Any = None
     sse_ping_interval: Any = None
-    return_progress: Any = None
-    """Without effect: a stream begins with the answer."""
     backend_sampling: Any = None
     """Without effect: where tokens are chosen is brim's own affair."""
     dynatemp_exponent: Any = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server.chat.formats.base import OutputParser
     from server.chat.task import ChatTask
     from server.engine.client import Engine
-    from server.engine.messages import Delta
+    from server.engine.messages import Delta, PromptProgress
     from server.models.loading import LoadedModel
 
 ChatFinish = Literal["stop", "length", "tool_calls", "time"]
@@ -46,6 +46,7 @@ class ChatDelta:
     finish: ChatFinish | None = None
     stop_string: str | None = None
     tokens: list[int] = field(default_factory=list[int])
+    progress: PromptProgress | None = None
 
 
 @dataclass
@@ -111,7 +112,9 @@ class AnswerReader:
             self._calls = self._calls or any(isinstance(event, CallStart) for event in events)
         finish = None if delta.finish is None else _finish(delta.finish, calls=self._calls)
         reasoning = len(delta.tokens) if self._reasons else 0
-        return ChatDelta(delta.index, events, logprobs, reasoning, finish, delta.stop_string, delta.tokens)
+        return ChatDelta(
+            delta.index, events, logprobs, reasoning, finish, delta.stop_string, delta.tokens, delta.progress
+        )
 
     def _of_content(self, delta: Delta, events: list[Event]) -> list[TokenLogprob]:
         """Hold log-probabilities back with the text they belong to, and drop them with marks, reasoning and calls."""

@@ -72,7 +72,7 @@ class _Stream:
 
     def put(self, item: Delta | Done | RequestError) -> None:
         last = self._waiting[-1] if self._waiting else None
-        if isinstance(item, Delta) and isinstance(last, Delta) and last.index == item.index and last.finish is None:
+        if isinstance(item, Delta) and isinstance(last, Delta) and _may_merge(last, item):
             self._waiting[-1] = _merge(last, item)
         else:
             self._waiting.append(item)
@@ -86,6 +86,11 @@ class _Stream:
         if isinstance(item, RequestError):
             raise item
         return item
+
+
+def _may_merge(first: Delta, second: Delta) -> bool:
+    """Whether both say more of the same text. A prompt's progress stays by itself: there are few of these."""
+    return first.index == second.index and first.finish is None and first.progress is second.progress is None
 
 
 def _merge(first: Delta, second: Delta) -> Delta:

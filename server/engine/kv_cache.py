@@ -16,7 +16,7 @@ import numpy as np
 from server.engine.cells import Cells
 from server.engine.kv_sources import Sources
 from server.engine.kv_tiers import WORTH_KEEPING, LowerTiers
-from server.engine.neighbours import gathering_moves
+from server.engine.neighbours import gathering_moves, moved_tokens, runs
 from server.engine.positions import TEXT
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
 
@@ -97,6 +97,7 @@ class KvCache:
         self._clock = clock
         self._free = list(range(layout.sequences - 1, -1, -1))
         self._held: dict[int, Entry] = {}
+        self._lost_apart = 0.0  # seconds, since what is computed together was last in one piece
         self._sources = Sources(self.tree, layout, costs)
         self.lower = LowerTiers(
             self.tree, memory.save_state, ram_limit=ram_limit, disk=disk, costs=costs, evictions=self.evictions
@@ -193,14 +194,28 @@ class KvCache:
         """Let go of a parked state."""
         parked.users -= 1
 
-    def gather(self, entries: Iterable[Entry]) -> None:
-        """Bring entries that are computed together into neighbouring buffers, where each has a buffer of its own."""
+    def gather(self, entries: Iterable[Entry], seconds: Callable[[int], float]) -> None:
+        """Bring entries that are computed together into neighbouring buffers, where each has a buffer of its own.
+
+        That is done once being computed apart has cost as much as moving them would.
+
+        Args:
+            seconds: what a step of so many sequences takes.
+        """
         if self.layout.unified:
             return
-        together = {entry.sequence for entry in entries}
-        others = self._held.keys() - together
-        for source, target in gathering_moves(together, others, self.layout.sequences):
-            self._exchange(self._held[source], target)
+        together = {entry.sequence: entry.ready for entry in entries}
+        pieces = runs(together)
+        if len(pieces) < 2:
+            self._lost_apart = 0.0
+            return
+        self._lost_apart += sum(map(seconds, pieces)) - seconds(len(together))
+        others = {place: entry.ready for place, entry in self._held.items() if place not in together}
+        moves = gathering_moves(together, others, self.layout.sequences)
+        moved = moved_tokens(moves, together, others) * self.layout.copied_bytes
+        if self._lost_apart >= self.costs.copy.seconds(moved):
+            for source, target in moves:
+                self._exchange(self._held[source], target)
 
     # between requests
 
@@ -255,17 +270,14 @@ class KvCache:
 
     def _restore(self, entry: Entry, source: Match) -> bool:
         saved = source.entry
-        saved.users += 1
-        try:
-            if self.layout.unified and not self._make_room(saved.ready, keep=saved):
-                return False
-            start = self._clock()
-            assert isinstance(saved.stored, np.ndarray)
-            if not self._memory.restore_state(entry.sequence, saved.stored):
-                return False
-            self.costs.ram.learn(saved.stored.nbytes, self._clock() - start)
-        finally:
-            saved.users -= 1
+        if self.layout.unified and not self._make_room(saved.ready, keep=saved):
+            return False
+        start = self._clock()
+        assert isinstance(saved.stored, np.ndarray)
+        if not self._memory.restore_state(entry.sequence, saved.stored):
+            self.lower.forget(saved)
+            return False
+        self.costs.ram.learn(saved.stored.nbytes, self._clock() - start)
         if source.usable < saved.ready:
             self._memory.drop(entry.sequence, entry.positions.at(source.usable))
         if self.layout.unified:

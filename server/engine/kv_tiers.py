@@ -82,6 +82,11 @@ class LowerTiers:
         if entry.ready >= WORTH_KEEPING and not self._tree.covered(entry, Tier.RAM):
             self.save(entry)
 
+    def forget(self, entry: Entry) -> None:
+        """Drop a state that llama.cpp does not take, unless a parked sequence waits for it."""
+        if entry.users == 0:
+            self._release(entry)
+
     def _put_in_ram(self, saved: Entry) -> None:
         self._tree.insert(saved)
         self.ram_bytes += saved.nbytes

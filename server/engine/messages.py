@@ -179,6 +179,8 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     max_time: float | None = None
     """Seconds from arrival after which generation ends with reason `time`."""
     cache_prompt: bool = True
+    progress: bool = False
+    """Also tell, after each piece of the prompt, how far it has been computed."""
     boundaries: list[int] = field(default_factory=list[int])
     """Character offsets where a message ends in a text prompt: checkpoints for models whose state cannot be cut."""
 
@@ -304,6 +306,16 @@ class TokenLogprob(Struct, frozen=True):
     top: list[tuple[int, bytes, float]] = field(default_factory=list[tuple[int, bytes, float]])
 
 
+class PromptProgress(Struct, frozen=True):
+    """How far a prompt has been computed: of `total` tokens those `processed`, the `cached` ones included."""
+
+    total: int
+    cached: int
+    processed: int
+    seconds: float
+    """Since the request left the queue."""
+
+
 class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one step added to one choice of one request."""
 
@@ -313,6 +325,7 @@ class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    progress: PromptProgress | None = None
     finish: FinishReason | None = None
     stop_string: str | None = None
     """The stop string that ended the choice; None where the model ended it itself."""

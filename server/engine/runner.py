@@ -10,8 +10,9 @@ import numpy as np
 from msgspec import structs
 
 from server.engine.grammar import ConstraintError
-from server.engine.messages import Delta, Done, FinishReason, Refused, Steps, TokenLogprob, Usage
+from server.engine.messages import Delta, Done, FinishReason, PromptProgress, Refused, Steps, TokenLogprob, Usage
 from server.engine.metrics import Metrics
+from server.engine.neighbours import in_one_piece
 from server.engine.prediction import Predictions
 from server.engine.sampler import Row, log_probabilities
 from server.engine.sequence import Choice, Request, Sequence, Work
@@ -252,11 +253,14 @@ class Runner:
     def _tell(self, works: list[Work], choices: Iterable[Choice], now: float) -> Steps:
         deltas: list[Delta] = []
         done: list[Done] = []
-        for work, choice in zip(works, choices, strict=True):
-            sequence = work.sequence
-            if sequence.finish:  # another choice of its request has failed just now
-                continue
+        chosen = list(zip(works, choices, strict=True))
+        for work, choice in chosen:  # before any ends: a request's failure ends all of its choices
             self._scheduler.commit(work, choice.accepted)
+        for work, choice in chosen:
+            sequence = work.sequence
+            if sequence.finish:
+                continue
+            deltas += _progress(work, now)
             if choice.fault:
                 self._refuse(sequence.request, choice.fault)
                 continue
@@ -381,7 +385,8 @@ class Runner:
         decodes = sum(len(work.tokens) for work in works if work.sequence.decoding)
         prefill = sum(len(work.tokens) for work in works) - decodes
         if prefill == 0:
-            self._scheduler.times.learn(decodes, seconds)
+            if self._cache.layout.unified or in_one_piece(_tokens_by_place(works)):
+                self._scheduler.times.learn(decodes, seconds)
         elif prefill >= PREFILL_WORTH_MEASURING:
             beside = self._scheduler.times.seconds(decodes) if decodes and self._scheduler.times.known else 0.0
             if seconds > beside:
@@ -399,6 +404,22 @@ class Runner:
             request = work.sequence.request
             if work.start < len(request.prompt):
                 metrics.computed_tokens += min(len(work.tokens), len(request.prompt) - work.start)
+
+
+def _tokens_by_place(works: Iterable[Work]) -> dict[int, int]:
+    return {work.sequence.entry.sequence: len(work.tokens) for work in works if work.sequence.entry}
+
+
+def _progress(work: Work, now: float) -> list[Delta]:
+    """How far a prompt has come with this piece; before the first one, also where it began."""
+    request = work.sequence.request
+    total = len(request.prompt)
+    if not request.ask.progress or work.sequence.index > 0 or work.start >= total:
+        return []
+    cached, started = request.cached_tokens or 0, request.started or now
+    begun = [PromptProgress(total, cached, cached, 0.0)] if work.start == cached else []
+    now_at = PromptProgress(total, cached, min(work.start + len(work.tokens), total), now - started)
+    return [Delta(id=request.ask.id, progress=progress) for progress in (*begun, now_at)]
 
 
 def _tellable(sequence: Sequence, delta: Delta) -> list[Delta]:

@@ -135,7 +135,7 @@ class Scheduler:
         works = self._mixed() if self.limits.mixed else self._next_turn()
         # the last ones planned may have preempted earlier ones
         there = [(work, work.sequence.entry) for work in works if work.sequence.entry]
-        self.cache.gather(entry for work, entry in there if work.sequence.decoding)
+        self.cache.gather((entry for work, entry in there if work.sequence.decoding), self.times.seconds)
         return [work for work, _ in sorted(there, key=lambda each: each[1].sequence)]
 
     def _mixed(self) -> list[Work]:
@@ -250,6 +250,7 @@ class Scheduler:
         """For each sequence what is proposed, by the first proposer that has something for it."""
         found: dict[Sequence, tuple[list[int], str]] = {sequence: ([], "") for sequence in decoding}
         width = len(decoding)
+        apart = width > 1 and not self.cache.layout.unified
         for proposer in self._proposers:
             wanted: list[tuple[Sequence, int]] = []
             for sequence, (drafts, _) in found.items():
@@ -259,7 +260,7 @@ class Scheduler:
                     sequence.acceptance[proposer.name] = self._experience[proposer.name].begin()
                 acceptance = sequence.acceptance[proposer.name]
                 room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
-                most = min(room, draft_length(acceptance, self.times, width, proposer.cost))
+                most = min(room, draft_length(acceptance, self.times, width, proposer.cost, apart=apart))
                 if most > 0:
                     wanted.append((sequence, most))
             for (sequence, _), drafts in zip(wanted, proposer.propose(wanted) if wanted else (), strict=True):

@@ -157,20 +157,24 @@ class StepTimes:
         return [0.0, *np.maximum.accumulate(seconds).tolist()]
 
 
-def draft_length(acceptance: Acceptance, times: StepTimes, width: int, cost: float = 0.0) -> int:
+def draft_length(
+    acceptance: Acceptance, times: StepTimes, width: int, cost: float = 0.0, *, apart: bool = False
+) -> int:
     """How many tokens to propose for one sequence beside a batch of `width` tokens.
 
     Maximises the expected tokens of the whole batch per second of the step; 0 where no proposal pays.
 
     Args:
         cost: seconds that drafting one token takes.
+        apart: whether proposals are computed after the batch instead of in it.
     """
     rate = min(acceptance.rate, 0.98)
     best, best_speed = 0, width / times.seconds(width)
     expected = float(width)
     for k in range(1, LONGEST + 1):
         expected += rate**k
-        speed = expected / (times.seconds(width + k) + k * cost)
+        step = times.seconds(width) + times.seconds(k) if apart else times.seconds(width + k)
+        speed = expected / (step + k * cost)
         if speed > best_speed:
             best, best_speed = k, speed
     if best == 0 and acceptance.probe():

@@ -23,6 +23,7 @@ import psutil
 import xxhash
 import zmq
 
+from converter.gguf_format import align
 from server.engine.costs import Costs
 from server.engine.description import describe
 from server.engine.draft import DraftModel
@@ -182,7 +183,7 @@ class Worker:
         )
         costs = Costs()
         costs.prefill.learn(tuning.prefill_rate, 1.0)
-        disk = DiskStore(Path(spec.cache_dir), state_key(spec), spec.cache_disk) if spec.cache_disk else None
+        disk = DiskStore(Path(spec.cache_dir), state_key(spec, shape), spec.cache_disk) if spec.cache_disk else None
         return KvCache(self._context, layout, ram_limit=spec.cache_ram, disk=disk, costs=costs, clock=time.monotonic)
 
     def _proposers(self, context: int, tuning: Tuning) -> list[Proposer]:
@@ -332,14 +333,14 @@ def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
 
     Unless told, the latter where it was measured to be faster and takes no more memory: on a CPU with room for all.
     """
+    separate = align(context, CELL_PADDING) * spec.parallel
+    pool = align(max(context, spec.kv_cells), CELL_PADDING)
     split = spec.kv_unified is False
     if spec.kv_unified is None and spec.placement.n_gpu_layers == 0 and model.truncatable:
-        split = spec.kv_cells >= context * spec.parallel
+        split = separate <= pool
     unified = spec.parallel == 1 or not split
-    cells = max(context, spec.kv_cells) if unified else context
-    padded = -(-cells // CELL_PADDING) * CELL_PADDING
     return ContextShape(
-        cells=padded if unified else padded * spec.parallel,
+        cells=pool if unified else separate,
         sequences=spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0),
         unified=unified,
         batch=max(spec.placement.n_batch, spec.parallel),
@@ -347,12 +348,13 @@ def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
     )
 
 
-def state_key(spec: LoadSpec) -> str:
-    """Digest of everything that KV state depends on."""
+def state_key(spec: LoadSpec, shape: ContextShape) -> str:
+    """Digest of everything that KV state depends on; llama.cpp's form of it tells how many buffers there are."""
     facts = (
         spec.digest,
         spec.adapters,
         spec.kv_type,
+        1 if shape.unified else shape.sequences,
         (spec.rope_freq_base, spec.rope_freq_scale),
         llama_cpp.__version__,
         ctypes.sizeof(ctypes.c_void_p),

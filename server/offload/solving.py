@@ -46,7 +46,7 @@ class Wish:
     Attributes:
         context: tokens of one request; 0 leaves it open, up to the model's own.
         parallel: requests decoded side by side.
-        kv_unified: one pool of cells for all sequences, or a buffer for each; None lets the engine choose: the pool.
+        kv_unified: one pool of cells for all sequences, or a buffer for each; None lets the engine choose.
         pool: cells of that pool; 0 leaves it open: room for one request at least, for all of `parallel` at most.
         vram_budget: bytes that brim may use of all devices together.
         held: bytes that brim's other models hold, by llama.cpp's name of the device's memory.

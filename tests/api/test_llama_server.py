@@ -65,6 +65,25 @@ def test_a_stream_tells_pieces_and_at_last_everything_else(text_server: RunningS
     assert last["tokens_predicted"] == 8
 
 
+@pytest.mark.parametrize("path", ["/completion", "/v1/completions", "/v1/chat/completions"])
+def test_a_stream_tells_how_far_the_prompt_has_come(text_server: RunningServer, path: str) -> None:
+    text = f"Tell it to {path} " * 20
+    fields = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
+    body = {"model": "filler", "max_tokens" if "v1" in path else "n_predict": 4, "stream": True, **fields}
+    for cached in (False, True):
+        answer = text_server.post(path, {**body, "return_progress": True})
+        assert answer.status_code == 200, answer.text
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line[6:] not in ("", "[DONE]")]
+        told = [event["prompt_progress"] for event in events if "prompt_progress" in event]
+        assert all("prompt_progress" in event for event in events[: len(told)])
+        begun, *_, ended = told
+        assert begun["processed"] == begun["cache"]
+        assert (begun["cache"] == begun["total"] - 1) == cached
+        assert ended["processed"] == ended["total"] == begun["total"] > 0
+        assert [each["processed"] for each in told] == sorted({each["processed"] for each in told})
+    assert "prompt_progress" not in text_server.post(path, body).text
+
+
 def test_several_prompts_of_any_kind_give_a_list(text_server: RunningServer) -> None:
     ids = ask(text_server, "/tokenize", {"content": PROMPT, "add_special": True})["tokens"]
     mixed = [*ids[:2], ask(text_server, "/detokenize", {"tokens": ids[2:]})["content"]]

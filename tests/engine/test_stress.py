@@ -40,7 +40,7 @@ class Machine:
         layout = Layout(sequences, cells, unified, truncatable, copied_bytes=0 if unified else 4)
         costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9), disk=Rate(1e9))
         self.cache = KvCache(self.device, layout, ram_limit=6000, disk=disk, costs=costs, clock=time.monotonic)
-        mixed = unified != truncatable  # so that each way to batch meets two layouts
+        mixed = unified == truncatable  # each way to batch meets two layouts, among them those of GPU and CPU
         limits = Limits(parallel=PARALLEL, queue=24, batch=96, smallest_chunk=16, mixed=mixed)
         self.scheduler = Scheduler(self.cache, limits, [PromptLookup()])
         context, vocab = cast("Any", self.device), cast("Any", FakeVocab())

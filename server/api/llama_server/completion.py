@@ -18,7 +18,7 @@ from server.api.llama_server.completion_request import (
     SamplingFields,
 )
 from server.api.llama_server.settings import generation_settings
-from server.api.openai.output import timings
+from server.api.openai.output import prompt_progress, timings
 from server.api.streaming import error_event, gather, merge, stream_events, while_connected
 from server.engine.messages import Delta, Done, Generate, TokenLogprob, Usage
 from server.errors import RequestError
@@ -95,7 +95,7 @@ class _Run:
                             yield _event(self.whole(first + index, request, answer, item.usage))
                     else:
                         answers[number][item.index].add(item)
-                        if item.text or item.tokens:
+                        if item.text or item.tokens or item.progress:
                             yield _event(self._part(first + item.index, item))
                     begun = True
             except RequestError as error:
@@ -105,6 +105,8 @@ class _Run:
 
     def _part(self, index: int, delta: Delta) -> dict[str, Any]:
         part: dict[str, Any] = {"index": index, "content": delta.text, "tokens": delta.tokens, "stop": False}
+        if delta.progress:
+            part["prompt_progress"] = prompt_progress(delta.progress)
         return part | _probabilities(self.body, delta.logprobs)
 
     def whole(self, index: int, request: Generate, answer: _Answer, usage: Usage) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class SamplingFields(AbsentFields):
     """Milliseconds from the request's arrival after which generation ends; 0 is without end."""
     cache_prompt: bool = True
     return_tokens: bool = False
+    return_progress: bool = False
+    """Let a stream tell how far the prompt has been computed."""
     response_fields: list[str] | None = None
     timings_per_token: No = None
 
@@ -130,6 +132,7 @@ class SamplingFields(AbsentFields):
             partition=context.partition,
             max_time=self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
             cache_prompt=self.cache_prompt,
+            progress=self.stream and self.return_progress,
         )
 
     def _sampling(self, model: LoadedModel, biases: Mapping[int, float]) -> Sampling:

@@ -162,6 +162,7 @@ async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
     chunks = ChunkWriter("chatcmpl", "chat.completion.chunk", model, with_usage=with_usage)
     begun = [False] * prepared.generate.n
     reasoning = 0
+    sent = False
     async with aclosing(chat_deltas(model.engine, prepared)) as items:
         try:
             async for item in items:
@@ -172,11 +173,15 @@ async def _stream(body: ChatRequest, context: Context) -> AsyncGenerator[bytes]:
                         )
                     continue
                 reasoning += item.reasoning_tokens
+                if item.progress:
+                    sent = True
+                    yield chunks.progress(item.progress)
+                    continue
                 if event := _events_of(item, chunks, begin=not begun[item.index], functions=body.calls_functions):
                     begun[item.index] = True
                     yield event
         except RequestError as error:
-            if not any(begun):
+            if not sent and not any(begun):
                 raise
             yield error_event(error)
             return

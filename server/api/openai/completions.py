@@ -152,6 +152,10 @@ async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[b
                 if isinstance(item, Done):
                     usages.append(item.usage)
                     continue
+                if item.progress:
+                    begun = True
+                    yield chunks.progress(item.progress)
+                    continue
                 index = number * n + item.index
                 delta = structs.replace(item, index=index)
                 if job := unbegun.pop(index, None):

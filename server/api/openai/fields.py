@@ -128,6 +128,8 @@ class GenerationFields(MeaninglessFields, ForeignFields):
     """Seconds after which generation ends with what there is."""
     timings: bool | None = Field(None, validation_alias=AliasChoices("timings", "timings_per_token"))
     """Add llama-server's `timings` to the answer."""
+    return_progress: bool | None = None
+    """Let a stream tell, as llama-server's do, how far the prompt has been computed."""
     grammar: str | None = None
     """A grammar in llama.cpp's GBNF or in Lark, told apart by GBNF's `::=`."""
     guided_json: dict[str, Any] | str | None = Field(None, validation_alias=AliasChoices("guided_json", "json_schema"))
@@ -203,6 +205,7 @@ class GenerationFields(MeaninglessFields, ForeignFields):
             priority=self.priority or 0,
             max_time=self.max_time,
             cache_prompt=self.cache_prompt is not False,
+            progress=bool(self.stream and self.return_progress),
         )
 
     def _sampling(self, defaults: Parameters) -> Sampling:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from server.chat.answer import ChatFinish
-    from server.engine.messages import FinishReason, TokenLogprob, Usage
+    from server.engine.messages import FinishReason, PromptProgress, TokenLogprob, Usage
     from server.models.loading import LoadedModel
 
 Finish = Literal["stop", "length", "tool_calls", "function_call"]
@@ -131,6 +131,16 @@ def timings(usage: Usage) -> dict[str, Any]:
     return found
 
 
+def prompt_progress(progress: PromptProgress) -> dict[str, Any]:
+    """llama-server's `prompt_progress`, under its names."""
+    return {
+        "total": progress.total,
+        "cache": progress.cached,
+        "processed": progress.processed,
+        "time_ms": round(progress.seconds * 1000),
+    }
+
+
 def _ratio(over: float, under: float) -> float:
     return over / under if under else 0.0
 
@@ -203,6 +213,11 @@ class ChunkWriter:
         """An event with one choice, whose JSON object is given without `finish_reason` and its closing brace."""
         ending = b',"finish_reason":"%b"}' % finish.encode() if finish else b',"finish_reason":null}'
         return b"".join((self._head, opened, ending, self._tail))
+
+    def progress(self, progress: PromptProgress) -> bytes:
+        """An event without a choice, that says how far the prompt has come."""
+        told = msgspec.json.encode(prompt_progress(progress))
+        return b"".join((self._head, b'],"prompt_progress":', told, b"}\n\n"))
 
     def last(self, usages: Iterable[Usage], *, with_usage: bool, with_timings: bool, reasoning: int = 0) -> bytes:
         """The event that ends a stream: no choice, but what it all cost."""
