@@ -6,13 +6,15 @@ takes headers of any size, and knows no limit of connections that answers in JSO
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.api.errors import openai_error
+from server.api.errors import error_body
+from server.api.request_log import HEADER
 from server.errors import RequestError
 from server.sizes import format_size
 
@@ -132,10 +134,10 @@ class _Connection(HttpToolsProtocol):
     def _refuse(self, error: RequestError) -> None:
         """Answer without the application, which has not seen this request, and hang up."""
         self._stop_arrival()
-        body = openai_error(error)
+        body = error_body(error, getattr(self, "url", b"").decode("latin-1"))
         status = HTTPStatus(error.status)
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        head += f"content-length: {len(body)}\r\n{HEADER}: {uuid.uuid4().hex}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + body)
         self._close()
 

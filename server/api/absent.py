@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from server.api.strict import StrictModel
+from server.api.whole_text import WholeTextRequest
 
 DEFAULT_SAMPLERS = ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
 """llama-server's; brim has the same, but for those that are off by default."""
@@ -33,7 +33,7 @@ Yes = Annotated[Any, _off(True)]
 Nothing = Annotated[Any, _off([])]
 
 
-class AbsentFields(StrictModel):
+class AbsentFields(WholeTextRequest):
     """What every request to generate text takes."""
 
     id_slot: Any = None

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
-from server.chat.constraint import constrain
+from server.chat.constraint import constrain, head_of
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 from server.chat.reasoning import limit_reasoning
-from server.engine.messages import Done, FinishReason, Generate, TokenLogprob, Usage
+from server.engine.messages import Done, FinishReason, Generate, StopPause, TokenLogprob, Usage
 from server.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
-    from server.chat.formats.base import OutputParser
+    from server.chat.constraint import Constraint
+    from server.chat.formats.base import ChatFormat, OutputParser
     from server.chat.task import ChatTask
     from server.engine.client import Engine
     from server.engine.messages import Delta, PromptProgress
@@ -149,19 +150,31 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     )
     text, media, boundaries = task.shown.place(prompt.text, prompt.boundaries)
     special = model.info.special_tokens
-    reasoning_end = style.open_reasoning(text)
-    grammar = constrain(task, style, special, reasoning_end)
+    head = head_of(task, style, special, prompt)
+    held_to = constrain(task, style, special, head)
     generate = structs.replace(
         task.generate,
         prompt=text,
         media=media,
         boundaries=boundaries,
-        grammar=grammar,
-        reasoning=limit_reasoning(task, style, text, grammar),
+        grammar=held_to.grammar,
+        reasoning=limit_reasoning(task, style, text, held_to.grammar),
+        stop=[] if held_to.only_calls else task.generate.stop,
+        stop_pauses=_pauses(style, held_to, task.generate.stop, opened=head.behind is not None),
         visible=[mark for mark in style.marks if mark in special],
     )
-    readers = [AnswerReader(style.parser(tools, text), reasons=reasoning_end is not None) for _ in range(generate.n)]
+    readers = [AnswerReader(style.parser(tools, text), reasons=head.behind is not None) for _ in range(generate.n)]
     return Prepared(generate, readers)
+
+
+def _pauses(style: ChatFormat, held_to: Constraint, stops: Sequence[str], *, opened: bool) -> list[StopPause]:
+    """Where stop strings do not count, since they are meant for the answer's text: in reasoning and in calls."""
+    pauses: list[StopPause] = []
+    if style.reasoning and not any(mark in stop for stop in stops for mark in style.reasoning):
+        pauses.append(StopPause(*style.reasoning, opened))
+    if held_to.call_mark:
+        pauses.append(StopPause(held_to.call_mark, None))
+    return pauses
 
 
 def _check_senses(model: LoadedModel, task: ChatTask) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+from server.chat.formats.lark import all_until, mark
 from server.chat.tools import NamedTool
 from server.engine.messages import Grammar
 from server.errors import RequestError
@@ -15,19 +17,75 @@ if TYPE_CHECKING:
 
     from server.chat.formats.base import ChatFormat
     from server.chat.task import ChatTask
+    from server.chat.template import Prompt
     from server.chat.tools import Tool
 
+LEAD = "LEAD: /[ \\n]{0,4}/\n"
+"""Behind reasoning, models put line breaks."""
 
-def constrain(
-    task: ChatTask, style: ChatFormat, special: Mapping[str, int], reasoning_end: str | None
-) -> Grammar | None:
-    """The grammar for a task's answer; None leaves it free.
+
+@dataclass(frozen=True)
+class Head:
+    """What comes before an answer proper, as expressions in Lark.
+
+    Attributes:
+        reasoning: what may come first: reasoning that the model itself begins.
+        text: what an answer that is text begins with.
+        rules: of which these expressions speak.
+        behind: the mark after which all this begins, where the prompt leaves off inside reasoning.
+    """
+
+    reasoning: str = ""
+    text: str = ""
+    rules: str = ""
+    behind: str | None = None
+
+    def grammar(self, start: str, rules: str) -> Grammar:
+        """The grammar of an answer that goes on with a rule's body."""
+        return Grammar("lark", f"start: {self.reasoning}{start}\n{self.rules}{rules}", self.behind)
+
+
+def head_of(task: ChatTask, style: ChatFormat, special: Mapping[str, int], prompt: Prompt) -> Head:
+    """What comes before the answer to a task.
+
+    A model may begin to reason where it was asked to, or where it marks its text so that both can be told apart.
+    """
+    end = style.open_reasoning(prompt.text)
+    if end is not None:
+        return Head("LEAD ", rules=LEAD, behind=end)
+    if prompt.begun:
+        return Head()
+    text = f"{mark(style.text_opening, special)} " if style.text_opening else ""
+    if style.reasoning is None or not (task.thinking or style.text_opening):
+        return Head(text=text)
+    begin, end = style.reasoning
+    joint = mark(style.reasoning_joint, special) if style.reasoning_joint else "LEAD"
+    rules = f"thinking: {mark(begin, special)} thoughts {joint}\n{all_until(end, special, 'thoughts')}\n{LEAD}"
+    return Head("thinking? ", text, rules)
+
+
+class Constraint(NamedTuple):
+    """What an answer is held to.
+
+    Attributes:
+        grammar: None leaves it free.
+        call_mark: the text that begins a call, where the answer may have one and that can be told from other text.
+        only_calls: whether it is to have no text.
+    """
+
+    grammar: Grammar | None
+    call_mark: str | None = None
+    only_calls: bool = False
+
+
+def constrain(task: ChatTask, style: ChatFormat, special: Mapping[str, int], head: Head) -> Constraint:
+    """What a task's answer is held to.
 
     Args:
         task: what is asked for.
         style: how the model writes calls.
         special: the model's special tokens by their text.
-        reasoning_end: the mark after which the answer proper begins, where the prompt leaves off inside reasoning.
+        head: what comes before the answer proper.
 
     Raises:
         RequestError: a tool must be called that is not offered, or the wishes cannot be had together.
@@ -35,16 +93,17 @@ def constrain(
     required = task.tool_choice == "required" or isinstance(task.tool_choice, NamedTool)
     tools = _callable(task)
     if not tools:
-        return _after(task.answer, reasoning_end)
+        return Constraint(_text_only(task.answer, head))
     calls = style.call_grammar(tools, special, parallel=task.parallel_tool_calls)
     if required:  # an answer that calls has no text that the answer's form could hold for
-        return _lark(f"{calls.opening} calls", calls.rules, reasoning_end)
+        return Constraint(head.grammar(f"{calls.opening} calls", calls.rules), calls.trigger, only_calls=True)
     if task.answer is not None:
         rules = f"answer: {_as_lark(task.answer)}\n{calls.rules}"
-        return _lark(f"(answer | {calls.opening} calls)", rules, reasoning_end)
+        return Constraint(head.grammar(f"({head.text}answer | {calls.opening} calls)", rules), calls.trigger)
     if calls.trigger is None:
-        return None
-    return Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger, behind=reasoning_end)
+        return Constraint(None)
+    grammar = Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger, behind=head.behind)
+    return Constraint(grammar, calls.trigger)
 
 
 def _callable(task: ChatTask) -> Sequence[Tool]:
@@ -62,19 +121,12 @@ def _callable(task: ChatTask) -> Sequence[Tool]:
     return task.tools
 
 
-def _after(answer: Grammar | None, reasoning_end: str | None) -> Grammar | None:
-    if answer is None or reasoning_end is None:
+def _text_only(answer: Grammar | None, head: Head) -> Grammar | None:
+    if answer is None or head == Head():
         return answer
     if answer.kind in ("lark", "gbnf"):
-        return Grammar(answer.kind, answer.source, reasoning_end)
-    return _lark("answer", f"answer: {_as_lark(answer)}", reasoning_end)
-
-
-def _lark(start: str, rules: str, reasoning_end: str | None) -> Grammar:
-    """A grammar that begins with a rule's body; behind reasoning, models put line breaks before it."""
-    if reasoning_end is not None:
-        start, rules = f"LEAD {start}", f"LEAD: /[ \\n]{{0,4}}/\n{rules}"
-    return Grammar("lark", f"start: {start}\n{rules}", reasoning_end)
+        return Grammar(answer.kind, answer.source, head.behind)
+    return head.grammar(f"{head.text}answer", f"answer: {_as_lark(answer)}")
 
 
 def _as_lark(answer: Grammar) -> str:

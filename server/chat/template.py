@@ -47,10 +47,14 @@ _XML_TOOLS = "xml_tools"
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text a model is given, and the character offsets in it at which messages end."""
+    """The text a model is given, and the character offsets in it at which messages end.
+
+    `begun` is the beginning of the answer with which it ends, where the conversation brings one.
+    """
 
     text: str
     boundaries: list[int]
+    begun: str = ""
 
 
 class ChatTemplate:
@@ -124,7 +128,8 @@ class ChatTemplate:
         offered = list(tools) if tools and self.can.tools else None
         names = {**self._globals, _XML_TOOLS: offered, **switches, **(variables or {}), "tools": offered}
         text = self._render(fitted, {**names, "add_generation_prompt": True})
-        return Prompt(self._going_on(text, begun) if begun else text, self._boundaries(text, fitted, names))
+        whole = self._going_on(text, begun) if begun else text
+        return Prompt(whole, self._boundaries(text, fitted, names), begun)
 
     def _going_on(self, text: str, begun: str) -> str:
         """A prompt with the beginning of the answer, which is not to be taken for reasoning."""

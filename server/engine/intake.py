@@ -159,7 +159,8 @@ class Intake(threading.Thread):
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
         for index, constraint in enumerate(constraints):
             sampler = Sampler(ask.sampling, banned=banned, prompt=words, stream=index)
-            sequence = Sequence(request, index, list(tokens), limit, sampler, TextStream(ask.stop), visible, constraint)
+            text = TextStream(ask.stop, ask.stop_pauses)
+            sequence = Sequence(request, index, list(tokens), limit, sampler, text, visible, constraint)
             sequence.budget = self._budget(ask, visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
                 sequence.lookup = Lookup(words)

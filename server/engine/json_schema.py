@@ -308,7 +308,8 @@ def _tags(schema: dict[str, Json], name: str) -> set[str] | None:
 
 
 def _names(value: Json) -> Iterator[str]:
-    return (name for name in cast("Iterable[Json]", value) if isinstance(name, str))
+    listed = cast("list[Json]", value) if isinstance(value, list) else []
+    return (name for name in listed if isinstance(name, str))
 
 
 def _disjoint(sets: list[set[str] | None]) -> bool:

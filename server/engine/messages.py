@@ -142,6 +142,17 @@ class ReasoningLimit(Struct, frozen=True, kw_only=True):
     repeats: bool = False
 
 
+class StopPause(Struct, frozen=True):
+    """A stretch of the output in which no stop string counts: from `begin` on, as far as `end`, or to the last.
+
+    With `opened` the output begins within it.
+    """
+
+    begin: str
+    end: str | None
+    opened: bool = False
+
+
 class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """One request to generate text: the internal form that every protocol translates into."""
 
@@ -160,6 +171,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     max_tokens: int | None = None
     """None generates to the end of the context."""
     stop: list[str] = field(default_factory=list[str])
+    stop_pauses: list[StopPause] = field(default_factory=list[StopPause])
     visible: list[str] = field(default_factory=list[str])
     """Special tokens, by their text, that show in the output instead of being hidden; one that ends the answer does so
     all the same. Texts that are no special token of the model's are ignored: their text shows anyway."""

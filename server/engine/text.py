@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from server.engine.messages import StopPause
+
 
 class TextStream:
     """The text of one generation as it grows.
 
     Args:
         stops: strings that end it; neither they nor their beginnings are ever given out while they may still come true.
+        pauses: stretches in which they do not count, nor in the white space behind.
     """
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), pauses: Sequence[StopPause] = ()) -> None:
         self._stops = [stop for stop in stops if stop]
+        self._pauses = {pause.begin: pause for pause in pauses}
+        self._pause = next((pause for pause in pauses if pause.opened), None)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+        self._tail = ""
+        self._leading = False
         self.stopped_by: str | None = None
 
     def push(self, piece: bytes) -> str:
@@ -35,17 +42,47 @@ class TextStream:
         return "" if self.stopped_by else held
 
     def _release(self, text: str) -> str:
-        if not self._stops or self.stopped_by:
-            return "" if self.stopped_by else text
-        text = self._held + text
-        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
-            at, self.stopped_by = min(found)
-            self._held = ""
-            return text[:at]
-        keep = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        if not self._stops:
+            return text
+        released = ""
+        while text and not self.stopped_by:
+            more, text = self._paused(text) if self._pause else self._watched(text)
+            released += more
+        return released
+
+    def _paused(self, text: str) -> tuple[str, str]:
+        """Within a pause: what can be given out, and what is left of the text behind it."""
+        assert self._pause
+        end = self._pause.end
+        seen = self._tail + text
+        at = seen.find(end) if end else -1
+        if end is None or at < 0:
+            self._tail = seen[max(0, len(seen) - len(end) + 1) :] if end else ""
+            return text, ""
+        cut = at + len(end) - len(self._tail)
+        self._pause, self._tail, self._leading = None, "", True
+        return text[:cut], text[cut:]
+
+    def _watched(self, text: str) -> tuple[str, str]:
+        """Outside of pauses: what is certain not to be of a stop string, and what is left of the text behind it."""
+        if self._leading:  # white space behind a pause belongs to it
+            rest = text.lstrip()
+            self._leading = not rest
+            if len(rest) < len(text):
+                return text[: len(text) - len(rest)], rest
+        text, self._held = self._held + text, ""
+        marks = [*self._stops, *self._pauses]
+        found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
+        if not found:
+            keep = max(_overlap(text, mark) for mark in marks)
+            self._held = text[len(text) - keep :]
+            return text[: len(text) - keep], ""
+        at, mark = min(found)
+        if mark in self._stops:
+            self.stopped_by = mark
+            return text[:at], ""
+        self._pause = self._pauses[mark]
+        return text[: at + len(mark)], text[at + len(mark) :]
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,7 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"stream_options": {"include": True}}, "stream_options.include", "not a known field"),
         ({"logit_bias": {"the": 1}}, "logit_bias", "'the' is not one"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "less than or equal to 100"),
+        ({"logit_bias": {"1" * 5000: 1}}, "logit_bias", "is not one"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "less than or equal to 20"),
         ({"presence_penalty": 3}, "presence_penalty", "less than or equal to 2"),
         ({"frobnicate": 1}, "frobnicate", "not a known field"),
@@ -139,6 +141,28 @@ async def test_malformed_json_is_shown_where_it_breaks(client: httpx.AsyncClient
     error = error_of(answer, 400)
     assert error["code"] == "invalid_json"
     assert "character 6" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": MESSAGES, "model": "\ud800"}),
+        (CHAT, {"messages": MESSAGES, "guided_choice": ["\ud800"]}),
+        (CHAT, {"messages": MESSAGES, "cache_salt": "\ud800"}),
+        (TEXT, {"prompt": "x", "guided_json": {"const": "\ud800"}}),
+        ("/v1/embeddings", {"input": "x", "model": "\ud800"}),
+        ("/v1/rerank", {"query": "x", "documents": ["\ud800"]}),
+        ("/completion", {"prompt": "x", "json_schema": {"const": "\ud800"}}),
+        ("/tokenize", {"content": "\ud800"}),
+        ("/detokenize", {"tokens": [1], "model": "\ud800"}),
+        ("/embedding", {"content": "x", "model": "\ud800"}),
+    ],
+)
+async def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    answer = await client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert "surrogate" in error_of(answer, 400)["message"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])

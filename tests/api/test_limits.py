@@ -164,7 +164,9 @@ def post(path: str, body: dict[str, Any]) -> bytes:
 
 def test_a_client_that_says_nothing_is_hung_up_on(server: RunningServer) -> None:
     with Client(server) as client:
-        assert status_of(client.read_to_end()) == 408
+        answer = client.read_to_end()
+        assert status_of(answer) == 408
+        assert b"x-request-id: " in answer
 
 
 def test_headers_that_trickle_do_not_hold_a_connection(server: RunningServer) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from server.chat.constraint import constrain
+from server.chat.constraint import LEAD, Head, constrain, head_of
+from server.chat.events import Content
 from server.chat.formats import named
 from server.chat.task import ChatTask
+from server.chat.template import Prompt
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.grammar import to_lark
 from server.engine.messages import Generate, Grammar
 from server.errors import RequestError
+
+if TYPE_CHECKING:
+    from server.chat.formats.base import ChatFormat
 
 TOKENIZER = LLTokenizer("byte")
 HERMES = named("hermes")
@@ -30,7 +37,8 @@ def _grammar(
     reasoning_end: str | None = None,
 ) -> Grammar | None:
     task = ChatTask(messages=[], tools=tools, tool_choice=choice, answer=answer, generate=Generate(id=0, prompt=""))
-    return constrain(task, HERMES, {}, reasoning_end)
+    head = Head("LEAD ", rules=LEAD, behind=reasoning_end) if reasoning_end else Head()
+    return constrain(task, HERMES, {}, head).grammar
 
 
 def _allows(grammar: Grammar | None, text: str) -> bool:
@@ -114,3 +122,52 @@ def test_what_cannot_be_had_is_refused_by_its_field() -> None:
     with pytest.raises(RequestError, match="grammar and tools") as caught:
         _grammar(answer=Grammar("lark", 'start: "x"'))
     assert caught.value.param == "grammar"
+
+
+def _answers(style: ChatFormat, prompt: str, *, thinking: bool | None = None, begun: str = "") -> Grammar | None:
+    """The grammar of a number, which may be a call too, behind what the format has come first."""
+    task = ChatTask(messages=[], tools=TOOLS, answer=NUMBER, thinking=thinking, generate=Generate(id=0, prompt=""))
+    return constrain(task, style, {}, head_of(task, style, {}, Prompt(prompt + begun, [], begun))).grammar
+
+
+def test_a_model_that_is_asked_to_may_reason_before_its_answer() -> None:
+    grammar = _answers(HERMES, "<|im_start|>assistant\n", thinking=True)
+    assert grammar
+    assert grammar.trigger is None
+    for text in ("12", WEATHER, "<think>\nHm.\n\nHm 3 < 4.\n</think>\n\n12", f"<think></think>\n{WEATHER}"):
+        assert _allows(grammar, text)
+    assert not _allows(grammar, "<think>Hm.</think>twelve")
+    assert not _allows(grammar, "<think>12")
+    assert not _allows(_answers(HERMES, "<|im_start|>assistant\n"), "<think>Hm.</think>12")
+    opened = _answers(HERMES, "<|im_start|>assistant\n<think>\n", thinking=True)
+    assert opened
+    assert opened.trigger == "</think>"
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "thoughts", "opening"),
+    [
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant",
+            "<|channel|>final<|message|>",
+        ),
+        ("solar-open", "<|begin|>assistant", "<|think|>Hm.<|end|><|begin|>assistant", "<|content|>"),
+        ("functionary-v3.2", "assistant\n>>>", "", "all\n"),
+    ],
+)
+def test_an_answer_has_the_mark_that_its_format_puts_before_text(
+    name: str, prompt: str, thoughts: str, opening: str
+) -> None:
+    style = named(name)
+    grammar = _answers(style, prompt)
+    call = style.write([("get_time", '{"city": "Rome"}')])
+    for text in (f"{opening}12", f"{thoughts}{opening}12"):
+        assert _allows(grammar, text)
+        read = style.parser(TOOLS, prompt)
+        assert Content("12") in [*read.push(text), *read.finish()]
+    assert not _allows(grammar, "12")
+    assert not _allows(grammar, f"{opening}twelve")
+    assert _allows(grammar, call.replace("call000000", "abcdefghij"))
+    assert _allows(_answers(style, prompt, begun=opening + "1"), "2")

@@ -123,6 +123,28 @@ def test_no_tool_is_called_where_none_may_be(openai_client: OpenAI) -> None:
     assert answer.message.content
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_stop_strings_do_not_cut_calls(openai_client: OpenAI, choice: str) -> None:
+    stops = ["\n", "}", '"', "Paris"]
+    answer = _ask(openai_client, "What is the weather in Paris?", tools=[WEATHER], tool_choice=choice, stop=stops)
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+
+
+def test_stop_strings_do_not_cut_reasoning(openai_client: OpenAI) -> None:
+    free = _ask(openai_client, "What is 3 plus 4?", reasoning_effort="low").choices[0].message
+    stopped = _ask(openai_client, "What is 3 plus 4?", reasoning_effort="low", stop=[".", "\n"]).choices[0].message
+    assert stopped.reasoning_content == free.reasoning_content
+    assert "." in free.reasoning_content
+    assert stopped.content == re.split(r"[.\n]", free.content)[0]
+
+
+def test_an_allowed_tool_must_be_among_those_offered(openai_client: OpenAI) -> None:
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "get_wether"}}]}
+    with pytest.raises(openai.BadRequestError, match="get_wether"):
+        _ask(openai_client, "Hi", tools=[WEATHER], tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+
+
 def test_a_tool_that_is_not_offered_cannot_be_asked_for(openai_client: OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "get_time"}}
     with pytest.raises(openai.BadRequestError, match="no tool 'get_time'") as caught:

@@ -196,6 +196,7 @@ def test_leniently_all_is_allowed_that_is_else(path: Path) -> None:
         ({"type": "object", "propertyNames": {"pattern": "^a"}, "additionalProperties": {"const": 1}}, '{"b": 1}', "2"),
         ({"type": "object", "patternProperties": {"a": {}, "b": {}}, "additionalProperties": False}, '{"a": 1}', "2"),
         ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, "3", None),
+        ({"oneOf": [{"$ref": "#/x-a"}, {"type": "null"}], "x-a": {"type": 5}}, "null", None),
         ({"type": "object", "properties": {"a": {"type": "integer"}}, "minProperties": 1}, '{"a": 1}', '{"a": ""}'),
         ({"type": "string", "pattern": "^(?!a)"}, '"b"', "1"),
         ({"type": "string", "format": "iri"}, '"b"', "1"),

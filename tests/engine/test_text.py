@@ -3,8 +3,10 @@ from __future__ import annotations
 import itertools
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
+from server.engine.messages import StopPause
 from server.engine.text import TextStream
 
 
@@ -48,6 +50,41 @@ def test_a_stop_string_across_pieces() -> None:
     text = TextStream(["END"])
     assert [text.push(piece) for piece in (b"one E", b"N", b"D two")] == ["one ", "", ""]
     assert (text.stopped_by, text.finish()) == ("END", "")
+
+
+THOUGHTS = StopPause("<think>", "</think>")
+CALLS = StopPause("<tool_call>", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "shown", "stopped_by"),
+    [
+        ("<think>a.b</think>c.d", False, "<think>a.b</think>c", "."),
+        ("a.b</think>c.d", True, "a.b</think>c", "."),
+        ("a<tool_call>{1.5}</tool_call>.", False, "a<tool_call>{1.5}</tool_call>.", None),
+        ("a<think.b", False, "a<think", "."),
+        ("</think>.", False, "</think>", "."),
+        ("<think>a.b", False, "<think>a.b", None),
+        ("<think>a</think> .b", False, "<think>a</think> ", "."),
+    ],
+)
+def test_a_stop_string_does_not_count_in_a_pause(text: str, opened: bool, shown: str, stopped_by: str | None) -> None:
+    for size in range(1, len(text) + 1):
+        stream = TextStream(["."], [StopPause("<think>", "</think>", opened) if opened else THOUGHTS, CALLS])
+        given_out = ""
+        for at in range(0, len(text), size):
+            given_out += stream.push(text[at : at + size].encode())
+            if stream.stopped_by:
+                break
+        assert (given_out + stream.finish(), stream.stopped_by) == (shown, stopped_by)
+
+
+def test_white_space_behind_a_pause_does_not_stop() -> None:
+    for size in range(1, 20):
+        stream = TextStream(["\n"], [THOUGHTS])
+        text = b"<think>a</think>\n\nb\nc"
+        given_out = "".join(stream.push(text[at : at + size]) for at in range(0, len(text), size))
+        assert (given_out, stream.stopped_by) == ("<think>a</think>\n\nb", "\n")
 
 
 def test_half_a_character_waits_for_its_other_half() -> None:

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BeforeValidator, Field, model_validator
 
 from server.api.absent import AbsentFields, No
+from server.api.openai.fields import LONGEST_TOKEN_ID
 from server.api.sampling import sampling_of
 from server.api.strict import LONGEST_STOP_STRING, StrictModel
 from server.engine.messages import Generate, Grammar
@@ -160,7 +161,7 @@ class SamplingFields(AbsentFields):
         pairs = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias or ()
         found: dict[int, float] = {}
         for named, bias in pairs:
-            is_token = isinstance(named, int) or named.isdecimal()
+            is_token = isinstance(named, int) or (named.isdecimal() and len(named) <= LONGEST_TOKEN_ID)
             tokens = [min(int(named), LARGEST)] if is_token else (await model.engine.tokenize(str(named))).tokens
             found |= dict.fromkeys(tokens, -math.inf if bias is False else bias)
         return found

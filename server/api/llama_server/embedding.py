@@ -11,15 +11,15 @@ from starlette.responses import Response
 from server.api.context import Context, ContextOf
 from server.api.openai.completion_request import Tokens, one_or_several
 from server.api.streaming import while_connected
-from server.api.strict import StrictModel
 from server.api.vectors import MOST_INPUTS, Matrix, normalized, pooled
+from server.api.whole_text import WholeTextRequest
 
 router = APIRouter(tags=["llama-server"])
 
 Inputs = str | Tokens | Annotated[list[str | Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
 
 
-class NativeEmbeddingRequest(StrictModel):
+class NativeEmbeddingRequest(WholeTextRequest):
     """Texts, or lists of token ids, to be embedded; `input` is another name of `content`."""
 
     content: Inputs | None = None

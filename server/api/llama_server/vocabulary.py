@@ -10,12 +10,12 @@ from starlette.responses import Response
 from server.api.context import ContextOf
 from server.api.llama_server.completion_request import Token
 from server.api.openai.chat_request import ChatRequest
-from server.api.strict import StrictModel
+from server.api.whole_text import WholeTextRequest
 
 router = APIRouter(tags=["llama-server"])
 
 
-class TokenizeRequest(StrictModel):
+class TokenizeRequest(WholeTextRequest):
     """A text to be tokenized."""
 
     content: str
@@ -28,7 +28,7 @@ class TokenizeRequest(StrictModel):
     """Tell what each token stands for: a text, or a list of bytes where it is no whole character."""
 
 
-class DetokenizeRequest(StrictModel):
+class DetokenizeRequest(WholeTextRequest):
     """Tokens whose text is wanted."""
 
     tokens: list[Token] = Field(max_length=1_000_000)

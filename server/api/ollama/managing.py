@@ -13,7 +13,7 @@ from server.api.ollama.lines import finish, line, progress, stream_lines
 from server.api.ollama.occupancy import require_leaving
 from server.api.ollama.wire import JsonRoute, Name, NamedModel, json_response
 from server.api.streaming import while_connected
-from server.api.strict import StrictModel
+from server.api.whole_text import WholeTextRequest
 from server.errors import BrimError, RequestError
 from server.models.create import Progress
 from server.models.manager import ModelManager
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api", tags=["Ollama"], route_class=JsonRoute)
 
 
-class CopyRequest(StrictModel):
+class CopyRequest(WholeTextRequest):
     """Which model gets which second name."""
 
     source: Name

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from starlette.responses import Response
 
-from server.api.strict import StrictModel
+from server.api.whole_text import WholeTextRequest
 from server.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _may_be_null(schema: dict[str, Any]) -> None:
             fields[name] = {"anyOf": [field, {"type": "null"}], **told}
 
 
-class NamedModel(StrictModel):
+class NamedModel(WholeTextRequest):
     """A request about one model. A field that is null counts as left out."""
 
     model_config = ConfigDict(json_schema_extra=_may_be_null)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from server.api.strict import StrictModel
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MOST_TOOLS = 256
 
@@ -74,9 +77,18 @@ def offered(tools: list[FunctionTool] | None, choice: GivenChoice | None) -> tup
     if isinstance(choice, NamedFunction):
         return found, NamedTool(choice.function.name)
     if isinstance(choice, AllowedToolsChoice):
-        names = {one.function.name for one in choice.allowed_tools.tools}
-        return tuple(tool for tool in found if tool.name in names), choice.allowed_tools.mode
+        names = [one.function.name for one in choice.allowed_tools.tools]
+        return allowed(found, names), choice.allowed_tools.mode
     return found, choice or "auto"
+
+
+def allowed(tools: tuple[Tool, ...], names: Sequence[str]) -> tuple[Tool, ...]:
+    """The tools of these names. Raises RequestError for a name that no tool has."""
+    there = {tool.name for tool in tools}
+    for name in names:
+        if name not in there:
+            raise RequestError(f"tool_choice allows a tool '{name}', which is not among tools", param="tool_choice")
+    return tuple(tool for tool in tools if tool.name in names)
 
 
 def offered_functions(

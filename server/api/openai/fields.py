@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, field
 
 from server.api.absent import AbsentFields, No, Nothing, One, Yes, Zero
 from server.api.strict import LONGEST_STOP_STRING, StrictModel
+from server.api.whole_text import WholeTextRequest
 from server.engine.messages import Generate, Grammar, Sampling
 from server.errors import RequestError
 
@@ -25,11 +26,13 @@ MOST_STOP_STRINGS = 4
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
 LARGEST_NUMBER = 2**31 - 1
+LONGEST_TOKEN_ID = 10
+"""Digits."""
 
 SeedNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class MeaninglessFields(StrictModel):
+class MeaninglessFields(WholeTextRequest):
     """Fields of OpenAI's that are accepted and have no effect: there is no account, fleet or archive behind brim."""
 
     user: Any = None
@@ -143,8 +146,8 @@ class GenerationFields(MeaninglessFields, ForeignFields):
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         for token in value or {}:
-            if not token.isdecimal():
-                raise ValueError(f"its keys are token ids, and {token!r} is not one")
+            if not (token.isdecimal() and len(token) <= LONGEST_TOKEN_ID):
+                raise ValueError(f"its keys are token ids, and {token[:40]!r} is not one")
         return value
 
     def constraint(self, response_format: Grammar | None = None) -> Grammar | None:

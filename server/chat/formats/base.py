@@ -64,6 +64,8 @@ class ChatFormat(ABC):
 
     text_opening: ClassVar[str] = ""
     """What stands between the prompt and an answer's text, where the model itself would have to write it."""
+    reasoning_joint: ClassVar[str] = ""
+    """What stands between reasoning and what follows it, where the model itself would have to write it."""
     telling: ClassVar[tuple[str, ...]] = ()
     """What is found in the chat templates that are written for this format: all of it."""
     reader: ClassVar[type[OutputParser]]

@@ -78,6 +78,7 @@ class Harmony(ChatFormat):
     name = "harmony"
     marks = (START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS)
     text_opening = f"{CHANNEL}final{MESSAGE}"
+    reasoning_joint = f"{START}assistant"
     telling = (CHANNEL, MESSAGE)
     reasoning = (f"{CHANNEL}analysis{MESSAGE}", ENDS[0])
     reader = HarmonyReader

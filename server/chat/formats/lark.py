@@ -116,6 +116,13 @@ def separate_arguments(
     return "\n".join(rules) + "\n"
 
 
+def all_until(end: str, special: Mapping[str, int], rule: str) -> str:
+    """The rule `rule`: any text, and the mark that ends it."""
+    if any(token in end for token in special):  # a token ends text by itself
+        return f"{rule}: {rule.upper()} {mark(end, special)}\n{rule.upper()}: /(?s:.*)/"
+    return f"{rule}[suffix={literal(end)}]: {rule.upper()}\n{rule.upper()}: /(?s:.*)/"
+
+
 def text_until(
     end: str, special: Mapping[str, int], parameter: Parameter, rule: str, *, without_tags: bool = False
 ) -> str:

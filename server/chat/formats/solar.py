@@ -60,6 +60,7 @@ class SolarOpen(ChatFormat):
     name = "solar-open"
     marks = (BEGIN, END, THINK, CONTENT, CALLS, CALLS_END, OPEN, NAME, ARGUMENTS, CLOSE)
     text_opening = CONTENT
+    reasoning_joint = f"{BEGIN}assistant"
     telling = (CALLS, OPEN, ARGUMENTS)
     reasoning = (THINK, END)
     reader = SolarReader

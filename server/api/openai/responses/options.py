@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import structs
 from pydantic import Field, field_validator
 
+from server.api.openai.chat_tools import allowed
 from server.api.openai.verbosity import Verbosity
 from server.api.strict import Off, StrictModel, refused
 from server.api.tagged import tagged
@@ -144,8 +145,7 @@ def offered(tools: list[AnyTool] | None, choice: GivenChoice | None) -> tuple[tu
         case FunctionChoice():
             return found, NamedTool(choice.name)
         case AllowedTools():
-            names = {one.name for one in choice.tools}
-            return tuple(tool for tool in found if tool.name in names), choice.mode
+            return allowed(found, [one.name for one in choice.tools]), choice.mode
         case _:
             return found, choice or "auto"
 
