@@ -263,16 +263,55 @@ def test_a_server_tells_that_its_model_sees(seeing_server: RunningServer) -> Non
     assert "vision" in shown["capabilities"]
 
 
-def test_a_chat_shows_an_image(seeing_server: RunningServer) -> None:
-    url = f"data:image/png;base64,{base64.b64encode(picture(1)).decode()}"
-    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
-    body = {"model": "model", "messages": [{"role": "user", "content": parts}], "max_tokens": 4, "temperature": 0}
-    answer = seeing_server.post("/v1/chat/completions", body)
+IMAGE = base64.b64encode(picture(1)).decode()
+URL = f"data:image/png;base64,{IMAGE}"
+TEXT = "What is this?"
+SHOWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "/v1/chat/completions": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXT}]}], "max_tokens": 4},
+        {"type": "image_url", "image_url": {"url": URL}},
+    ),
+    "/v1/responses": (
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": TEXT}]}], "max_output_tokens": 16},
+        {"type": "input_image", "image_url": URL},
+    ),
+    "/v1/messages": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXT}]}], "max_tokens": 4},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE}},
+    ),
+}
+"""For each path a request, and the part that shows an image in its message."""
+PROMPT_COUNTS = ("prompt_tokens", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+def _read(server: RunningServer, path: str, body: dict[str, Any]) -> int:
+    """How many tokens the model read."""
+    answer = server.post(path, {"model": "model", **body})
     assert answer.status_code == 200, answer.text
-    usage = answer.json()["usage"]
-    body["messages"] = [{"role": "user", "content": "What is this?"}]
-    text_alone = seeing_server.post("/v1/chat/completions", body).json()["usage"]
-    assert usage["prompt_tokens"] - text_alone["prompt_tokens"] >= PATCHES
+    return sum(answer.json()["usage"].get(name) or 0 for name in PROMPT_COUNTS)
+
+
+@pytest.mark.parametrize("path", SHOWN)
+def test_each_protocol_shows_images(seeing_server: RunningServer, path: str) -> None:
+    body, image = SHOWN[path]
+    text_alone = _read(seeing_server, path, body)
+    (name,) = body.keys() & {"messages", "input"}
+    message = body[name][0]
+    shown = {**message, "content": [*message["content"], image]}
+    assert _read(seeing_server, path, {**body, name: [shown]}) - text_alone >= PATCHES
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_ollamas_requests_show_images(seeing_server: RunningServer, path: str) -> None:
+    def read(**images: Any) -> int:
+        said: dict[str, Any] = {"messages": [{"role": "user", "content": TEXT, **images}]}
+        body = said if path == "/api/chat" else {"prompt": TEXT, **images}
+        asked = {"model": "model", "stream": False, "options": {"num_predict": 4}, **body}
+        answer = seeing_server.post(path, asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["prompt_eval_count"]
+
+    assert read(images=[IMAGE]) - read() >= PATCHES
 
 
 @pytest.mark.slow
