@@ -89,8 +89,9 @@ class _Stream:
 
 
 def _may_merge(first: Delta, second: Delta) -> bool:
-    """Whether both say more of the same text. A prompt's progress stays by itself: there are few of these."""
-    return first.index == second.index and first.finish is None and first.progress is second.progress is None
+    """Whether both say more of the same text. Progress stays by itself, and so does what comes with its own figures."""
+    alone = second.logprobs or first.progress or second.progress
+    return first.index == second.index and first.finish is None and not alone
 
 
 def _merge(first: Delta, second: Delta) -> Delta:
