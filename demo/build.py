@@ -20,10 +20,10 @@ from demo.template import training_text
 from demo.train import Run, train
 
 TOKENIZER_EXAMPLES = 40_000
-STEPS = 5000
-POLISH_STEPS = 700
+STEPS = 5900
+POLISH_STEPS = 550
 POLISH_RATE = 6e-4
-POLISH_FOCUS = {"tools": 2.5, "instructions": 2.0}
+POLISH_FOCUS = {"tools": 2.5, "instructions": 1.5}
 """What is learned last and more often: of tools and of capital letters the mixture alone shows too little."""
 POLISH_SEED = 2
 DRAFT_STEPS = 500
