@@ -134,9 +134,7 @@ class Llama(nn.Module):
             Logits, [batch, time, vocabulary], or with `wanted` those of its true places, [places, vocabulary].
         """
         batch, time = tokens.shape
-        if positions is None:
-            positions = torch.arange(time, device=tokens.device).expand(batch, time)
-        at = positions.flatten()
+        at = torch.arange(time, device=tokens.device).repeat(batch) if positions is None else positions.flatten()
         rope = (self.cos[at], self.sin[at])  # pyright: ignore[reportIndexIssue]
         x = self.embed_tokens(tokens.flatten())
         for layer in self.layers:
