@@ -81,10 +81,12 @@ class Limits:
         parallel: sequences that run side by side. queue: sequences that may wait.
         batch: tokens of one step.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
-        longest_gap: seconds that it may take for an efficient piece of a prompt, or where many prompts wait.
+        longest_gap: seconds that it may take where many prompts wait.
+        efficient_gap: seconds that it may take for an efficient piece of a prompt.
         solo_gap: seconds that a step may take while no generation runs.
         smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
-            which on a larger piece is computed no faster.
+            which on a larger piece is computed no faster, and multiples of it: llama.cpp's attention on a CPU goes by
+            tiles of so many, and smaller pieces take twice as long where much lies before them (GGML_FA_TILE_Q).
         mixed: whether one batch may hold both generations and prompts.
     """
 
@@ -93,6 +95,7 @@ class Limits:
     batch: int
     gap: float = 0.4
     longest_gap: float = 1.2
+    efficient_gap: float = 2.4
     solo_gap: float = 2.0
     smallest_chunk: int = 16
     efficient_chunk: int = 64
@@ -297,8 +300,9 @@ class Scheduler:
 
     @property
     def _efficient_seconds(self) -> float:
-        """What the smallest piece takes that is computed efficiently; no more than any generation may wait."""
-        return min(self.limits.efficient_chunk / self.cache.costs.prefill.value, self.limits.longest_gap)
+        """What the smallest piece takes that is computed efficiently, if generations may wait for so long."""
+        seconds = self.limits.efficient_chunk / self.cache.costs.prefill.value
+        return seconds if seconds <= self.limits.efficient_gap else self.limits.longest_gap
 
     def _prefill_budget(self, width: int) -> int:
         """How many prompt tokens may come between steps of `width` tokens, by the speed they have been computed at."""
@@ -308,24 +312,35 @@ class Scheduler:
             plain = self._plain(width)
             seconds = min(self._patience(width) - self._stalled, max(limits.longest_gap, 4 * plain)) - plain
         seconds = max(seconds, self._efficient_seconds)
-        chunk = max(round(seconds * rate) // limits.smallest_chunk, 1) * limits.smallest_chunk
-        return min(chunk, limits.batch - width)
+        tokens = round(seconds * rate)
+        unit = limits.efficient_chunk if tokens >= limits.efficient_chunk else limits.smallest_chunk
+        return min(max(tokens // unit, 1) * unit, limits.batch - width)
 
     def _prefills(self, width: int) -> Iterator[Work]:
-        """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent."""
-        budget = self._prefill_budget(width)
+        """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent.
+
+        Prompts with buffers of their own would be computed one after the other within a batch, too: there one is
+        enough, and has its first token the sooner.
+        """
+        budget, room = self._prefill_budget(width), self.limits.batch - width
         for sequence in list(self.running):
             if budget <= 0:
                 return
-            if not sequence.decoding and (work := self._prefill(sequence, budget)):
+            if not sequence.decoding and (work := self._prefill(sequence, budget, room)):
                 yield work
+                if not self.cache.layout.unified:
+                    return
                 budget -= len(work.tokens)
+                room -= len(work.tokens)
 
-    def _prefill(self, sequence: Sequence, budget: int) -> Work | None:
+    def _prefill(self, sequence: Sequence, budget: int, room: int) -> Work | None:
         entry = sequence.entry
         if entry is None:
             return None
-        start, end = entry.ready, min(len(sequence.tokens), entry.ready + budget)
+        start, whole = entry.ready, len(sequence.tokens)
+        end = min(whole, start + budget)
+        if budget >= self.limits.efficient_chunk > whole - end and whole - start <= room:
+            end = whole  # what is left would be an inefficient piece
         end = min([end, *(at for at in sequence.request.checkpoints if start < at)])
         chunk = sequence.request.chunk_behind(start)
         if chunk and start >= chunk.span.start:

@@ -104,7 +104,7 @@ def test_many_prompts_go_before_few_generations_as_long_as_these_may_wait() -> N
     assert max(stalls) * 60 / 200 <= 0.4 * 7
 
 
-@pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 48), (20, 16), (2, 16)])
+@pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 64), (20, 16), (2, 16)])
 def test_a_piece_is_no_smaller_than_it_must_be(rate: float, piece: int) -> None:
     bench = Bench(prefill=rate)
     for _ in range(3):
@@ -112,6 +112,21 @@ def test_a_piece_is_no_smaller_than_it_must_be(rate: float, piece: int) -> None:
     bench.step()
     newcomer = bench.ask(2000)
     assert [len(work.tokens) for work in bench.step() if work.sequence is newcomer] == [piece]
+
+
+def test_no_inefficient_rest_is_left_of_a_prompt() -> None:
+    bench = Bench(prefill=40)
+    bench.ask(5)
+    bench.step()
+    newcomer = bench.ask(64 + 64 + 30)
+    pieces = [len(work.tokens) for _ in range(8) for work in bench.step() if work.sequence is newcomer]
+    assert pieces[:2] == [64, 94]
+
+
+def test_prompts_with_buffers_of_their_own_come_one_at_a_time() -> None:
+    bench = Bench(parallel=8, mixed=False, unified=False)
+    prompts = [bench.ask(20) for _ in range(3)]
+    assert [[work.sequence for work in bench.step()] for _ in prompts[:2]] == [[prompts[0]], [prompts[1]]]
 
 
 def test_alone_a_prompt_comes_in_larger_pieces() -> None:
