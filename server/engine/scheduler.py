@@ -322,7 +322,8 @@ class Scheduler:
         Prompts with buffers of their own would be computed one after the other within a batch, too: there one is
         enough, and has its first token the sooner.
         """
-        budget, room = self._prefill_budget(width), self.limits.batch - width
+        budget = self._prefill_budget(width)
+        room = budget if width else self.limits.batch  # where nobody waits, a last piece may be a little longer
         for sequence in list(self.running):
             if budget <= 0:
                 return
