@@ -96,7 +96,7 @@ class Limits:
     gap: float = 0.4
     longest_gap: float = 1.2
     efficient_gap: float = 2.4
-    solo_gap: float = 2.0
+    solo_gap: float = 4.0
     smallest_chunk: int = 16
     efficient_chunk: int = 64
     mixed: bool = True
