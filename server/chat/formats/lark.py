@@ -116,11 +116,14 @@ def separate_arguments(
     return "\n".join(rules) + "\n"
 
 
-def all_until(end: str, special: Mapping[str, int], rule: str) -> str:
-    """The rule `rule`: any text, and the mark that ends it."""
-    if any(token in end for token in special):  # a token ends text by itself
-        return f"{rule}: {rule.upper()} {mark(end, special)}\n{rule.upper()}: /(?s:.*)/"
-    return f"{rule}[suffix={literal(end)}]: {rule.upper()}\n{rule.upper()}: /(?s:.*)/"
+def all_until(end: str, special: Mapping[str, int], rule: str, allowed: str = "/(?s:.*)/") -> str:
+    """The rule `rule`: text that the expression `allowed` matches, and the mark that ends it."""
+    terminal = rule.upper()
+    tokens = [end.index(token) for token in special if token in end]
+    if not tokens:
+        return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
+    before, after = end[: min(tokens)], end[min(tokens) :]  # a token ends text by itself
+    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed}) {literal(before) if before else ''}"
 
 
 def text_until(
@@ -146,12 +149,7 @@ def text_until(
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
     elif constraints or without_tags:
         constraints.append("/[^<]*/")
-    terminal, allowed = rule.upper(), " & ".join(constraints) or "/(?s:.*)/"
-    tokens = [end.index(token) for token in special if token in end]
-    if not tokens:
-        return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
-    before, after = end[: min(tokens)], end[min(tokens) :]  # a token ends text by itself
-    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed}) {literal(before) if before else ''}"
+    return all_until(end, special, rule, " & ".join(constraints) or "/(?s:.*)/")
 
 
 def _pattern(pattern: str) -> str:
