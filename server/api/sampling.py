@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from server.engine.messages import Sampling
+from server.engine.request import Sampling
 
 if TYPE_CHECKING:
     from server.models.parameters import Parameters

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from server.chat.formats.lark import all_until, mark
 from server.chat.tools import NamedTool
-from server.engine.messages import Grammar
+from server.engine.request import Grammar
 from server.errors import RequestError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import secrets
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Literal
 
-from server.engine.messages import Medium
+from server.engine.request import Medium
 from server.errors import RequestError
 
 if TYPE_CHECKING:

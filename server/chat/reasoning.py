@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.messages import ReasoningLimit
+from server.engine.request import ReasoningLimit
 
 if TYPE_CHECKING:
     from server.chat.formats.base import ChatFormat
     from server.chat.task import ChatTask
-    from server.engine.messages import Grammar
+    from server.engine.request import Grammar
 
 TAG = "</think>"
 

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from server.chat.media import Shown
 from server.chat.template import Message
 from server.chat.tools import Tool, ToolChoice
-from server.engine.messages import Generate, Grammar
+from server.engine.request import Generate, Grammar
 
 
 class ChatTask(Struct, frozen=True, kw_only=True):

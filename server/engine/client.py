@@ -16,7 +16,7 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import zmq
 import zmq.asyncio
@@ -30,13 +30,9 @@ from server.engine.messages import (
     Embed,
     Embeddings,
     FromWorker,
-    Generate,
     GetStats,
     LoadFailed,
     LoadProgress,
-    LoadSpec,
-    Medium,
-    ModelInfo,
     Ready,
     Refused,
     Shutdown,
@@ -50,6 +46,10 @@ from server.engine.messages import (
     encode,
 )
 from server.errors import LoadError, RequestError
+
+if TYPE_CHECKING:
+    from server.engine.load_spec import LoadSpec, ModelInfo
+    from server.engine.request import Generate, Medium
 
 LOG_LINES_KEPT = 40
 MESSAGES_IN_FLIGHT = 4096

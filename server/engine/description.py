@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.messages import ModelInfo
+from server.engine.load_spec import ModelInfo
 
 if TYPE_CHECKING:
     from server.engine.llama.context import Context
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
     from server.engine.projector import Projector
 
 

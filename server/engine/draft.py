@@ -18,7 +18,7 @@ from server.errors import LoadError
 
 if TYPE_CHECKING:
     from server.engine.llama.vocab import Vocab
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
     from server.engine.sequence import Sequence
 
 

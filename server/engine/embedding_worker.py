@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from server.engine.intake import Order, Outbox
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
 
 SEQUENCES = 64
 """Inputs that share a batch."""

@@ -23,7 +23,7 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.messages import Grammar
+    from server.engine.request import Grammar
     from server.engine.sampler import Indices, Row
 
 KEPT = 64

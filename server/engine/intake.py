@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from server.engine.embedder import pair
 from server.engine.grammar import Constraint, Grammars
+from server.engine.load_spec import LoadSpec
 from server.engine.messages import (
     Cancel,
     Detokenize,
     Embed,
     FromWorker,
-    Generate,
     GetStats,
-    LoadSpec,
     Refused,
     Shutdown,
     Text,
@@ -29,6 +28,7 @@ from server.engine.messages import (
 from server.engine.positions import TEXT, Positions
 from server.engine.prediction import Prediction
 from server.engine.reasoning import ReasoningBudget
+from server.engine.request import Generate
 from server.engine.sampler import Sampler
 from server.engine.sequence import Request, Sequence
 from server.engine.speculation import Lookup
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import zmq
 
     from server.engine.llama.model import Model
-    from server.engine.messages import Medium
     from server.engine.projector import Chunk, Projector
+    from server.engine.request import Medium
 
 NO_PROJECTOR = "this model takes text alone: leave images and sounds out, or serve one with a --projector"
 

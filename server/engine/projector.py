@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from server.engine.llama.model import Model
-    from server.engine.messages import LoadSpec, Medium
+    from server.engine.load_spec import LoadSpec
+    from server.engine.request import Medium
 
 mtmd: Any = _mtmd
 """llama_cpp's annotations of pointers and of what may be null do not hold for what its functions take and give."""

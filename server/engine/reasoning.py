@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from server.engine.messages import ReasoningLimit
+    from server.engine.request import ReasoningLimit
 
 GRACE = 4
 """Tokens that reasoning may have beyond its budget, to end a character or a mark that is begun."""
@@ -35,10 +35,12 @@ class ReasoningBudget:
         self._repeats = limit.repeats
         self._closing = closing
         self._piece = piece
+        self._mark = next((token for token in closing if piece(token) == self._end), None)
         self._inside = limit.opened
         self._over = False
         self._tail = b""
         self._forced: deque[int] = deque()
+        self._cut = False
         self._bound()
 
     @property
@@ -46,10 +48,15 @@ class ReasoningBudget:
         """The token that must come next; None leaves the choice."""
         return self._forced[0] if self._forced else None
 
+    @property
+    def forbidden(self) -> int | None:
+        """The token that ends reasoning, once reasoning was cut: its rest, now text, must not end a second time."""
+        return self._mark if self._cut and not self._forced and not self._repeats else None
+
     def take(self, token: int) -> None:
         """Go on by a token that has been chosen: the forced one where there is one."""
         if self._forced:
-            self._forced.popleft()
+            self._cut = self._forced.popleft() == token  # a grammar goes before
             if not self._forced:
                 self._leave(b"")
         elif not self._over:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import structs
 
-from server.engine.grammar import ConstraintError
-from server.engine.messages import Delta, Done, FinishReason, PromptProgress, Refused, Steps, TokenLogprob, Usage
+from server.engine.choosing import Chooser
+from server.engine.messages import Delta, Done, FinishReason, PromptProgress, Refused, Steps, Usage
 from server.engine.metrics import Metrics
 from server.engine.neighbours import in_one_piece
 from server.engine.prediction import Predictions
-from server.engine.sampler import Row, log_probabilities
-from server.engine.sequence import Choice, Request, Sequence, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +23,9 @@ if TYPE_CHECKING:
     from server.engine.llama.vocab import Vocab
     from server.engine.projector import Chunk
     from server.engine.scheduler import Scheduler
+    from server.engine.sequence import Choice, Request, Sequence, Work
 
 PREFILL_WORTH_MEASURING = 16
-VOCABULARY_WORTH_A_THREAD = 16_384
 NO_ROWS: Logits = np.empty((0, 0), np.float32)
 
 
@@ -58,7 +55,7 @@ class Runner:
         self._scheduler = scheduler
         self._cache = cache
         self._encoder = encoder
-        self._pool = ThreadPoolExecutor(helpers, "sampler") if helpers > 1 else None
+        self._chooser = Chooser(vocab, helpers)
 
     # requests
 
@@ -126,7 +123,7 @@ class Runner:
             return Steps([])
         rows = self._context.logits(sum(work.outputs for work in texts)) if texts else NO_ROWS
         after = time.monotonic()
-        choices = self._choose_all(texts, rows)
+        choices = self._chooser.choose(texts, rows)
         if len(texts) == len(works):
             self._learn(works, after - before)
         steps = self._tell(texts, choices, after)
@@ -170,84 +167,6 @@ class Runner:
             for chunk in request.chunks:
                 self._encoder.forget(chunk)
 
-    # choosing tokens
-
-    def _choose_all(self, works: list[Work], rows: Logits) -> list[Choice]:
-        ends = np.cumsum([work.outputs for work in works]).tolist()
-        parts = [rows[end - work.outputs : end] for work, end in zip(works, ends, strict=True)]
-        costly = sum(bool(work.outputs) and not work.sequence.plain_greedy for work in works)
-        if self._pool and costly > 1 and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD:
-            return list(self._pool.map(self._choose, works, parts))
-        return [self._choose(work, part) for work, part in zip(works, parts, strict=True)]
-
-    def _choose(self, work: Work, rows: Logits) -> Choice:
-        """The tokens that a sequence's rows of logits give: one, and one more for each draft that it proves right."""
-        sequence = work.sequence
-        choice = Choice([])
-        if sequence.request.ask.prompt_logprobs and sequence.index == 0:
-            choice.prompt_logprobs = self._prompt_logprobs(work, rows)
-        if work.start + len(work.tokens) - work.drafts < len(sequence.tokens):
-            return choice  # more of the prompt is still to come
-        first = work.outputs - work.drafts - 1
-        for i in range(work.drafts + 1):
-            try:
-                token = self._choose_one(sequence, rows[first + i], choice)
-            except ConstraintError as error:
-                choice.fault = str(error)
-                break
-            choice.tokens.append(token)
-            choice.complete = sequence.constraint is not None and sequence.constraint.complete
-            if (
-                i == work.drafts
-                or token != work.tokens[len(work.tokens) - work.drafts + i]
-                or self._ends(sequence, token)
-                or choice.complete
-            ):
-                break
-            choice.accepted += 1
-        return choice
-
-    def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
-        ask = sequence.request.ask
-        if sequence.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
-            return int(row.argmax())
-        raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
-        forced = sequence.forced
-        token = forced if forced is not None else sequence.sampler.choose(row, sequence.constraint)
-        sequence.sampler.observe(token)
-        if sequence.budget:
-            sequence.budget.take(token)
-        if sequence.constraint and not self._ends(sequence, token):
-            sequence.constraint.take(token)
-        if raw is not row:
-            logprob, top = log_probabilities(raw, token, ask.logprobs or 0)
-            sequence.logprob_sum += logprob
-            if ask.logprobs is not None:
-                choice.logprobs.append(self._logprob(token, logprob, top))
-        return token
-
-    def _logprob(self, token: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
-        likeliest = [(t, self._vocab.piece(t, special=True), p) for t, p in top]
-        return TokenLogprob(token, self._vocab.piece(token, special=True), logprob, likeliest)
-
-    def _prompt_logprobs(self, work: Work, rows: Logits) -> list[TokenLogprob]:
-        """For each prompt token that the batch's rows predict: its log-probability."""
-        tokens = work.sequence.request.prompt
-        found: list[TokenLogprob] = []
-        for i, row in enumerate(rows):
-            at = work.start + i + 1
-            if at < len(tokens):
-                found.append(
-                    self._logprob(
-                        tokens[at], *log_probabilities(row, tokens[at], work.sequence.request.ask.logprobs or 0)
-                    )
-                )
-        return found
-
-    def _ends(self, sequence: Sequence, token: int) -> bool:
-        """Whether a token ends a sequence. Under `ignore_eos` a grammar lets one come only where it must."""
-        return token in self._vocab.end_tokens and not (sequence.request.ask.ignore_eos and not sequence.constraint)
-
     # telling
 
     def _tell(self, works: list[Work], choices: Iterable[Choice], now: float) -> Steps:
@@ -284,7 +203,7 @@ class Runner:
         for i, token in enumerate(choice.tokens):
             sequence.chosen += 1
             shown = self._vocab.piece(token, special=token in sequence.visible)
-            if self._ends(sequence, token):
+            if self._chooser.ends(sequence, token):
                 text += sequence.text.push(shown if token in sequence.visible else b"")
                 return self._last(sequence, "stop", text, choice, i + 1, now)
             text += sequence.text.push(shown)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.messages import Sampling
+    from server.engine.request import Sampling
 
 Row = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from server.engine.messages import Delta, FinishReason, Generate, TokenLogprob
+from server.engine.messages import Delta, FinishReason, TokenLogprob
 from server.engine.positions import TEXT, Positions
 from server.engine.speculation import Acceptance, Lookup
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from server.engine.prefix_cache import Entry
     from server.engine.projector import Chunk
     from server.engine.reasoning import ReasoningBudget
+    from server.engine.request import Generate
     from server.engine.sampler import Sampler
     from server.engine.text import TextStream
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.messages import StopPause
+    from server.engine.request import StopPause
 
 
 class TextStream:

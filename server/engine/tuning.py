@@ -20,7 +20,7 @@ from server.engine.cores import cpu_name, usable_cores
 
 if TYPE_CHECKING:
     from server.engine.llama.context import Context
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 PROMPT = 64

@@ -36,12 +36,12 @@ from server.engine.kv_store import DiskStore
 from server.engine.llama.backend import device_bytes
 from server.engine.llama.context import Context, ContextShape
 from server.engine.llama.model import Model
+from server.engine.load_spec import LoadSpec
 from server.engine.messages import (
     Cancel,
     GetStats,
     LoadFailed,
     LoadProgress,
-    LoadSpec,
     Ready,
     Refused,
     Shutdown,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
-from server.engine.messages import LoadSpec, Pooling
+from server.engine.load_spec import LoadSpec, Pooling
 from server.errors import RequestError
 from server.offload import Choice, Wish, choose
 from server.offload.placing import read_model

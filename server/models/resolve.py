@@ -17,7 +17,7 @@ from server.models.projector import NO_PROJECTOR, beside, read_projector, refuse
 
 if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
-    from server.engine.messages import Pooling
+    from server.engine.load_spec import Pooling
     from server.models.create import Progress
     from server.models.manifest import Manifest
     from server.models.store import Store

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from converter.gguf_format import align
-from server.engine.messages import Placement
+from server.engine.load_spec import Placement
 from server.engine.speculation import LONGEST, Acceptance
 from server.offload.companion import Bytes, Guest, gave_way
 from server.offload.compute import dry_run, estimate, header_digest, kv_bytes

@@ -6,7 +6,7 @@ that matches a tensor's name decides its buffer).
 
 from __future__ import annotations
 
-from server.engine.messages import Placement
+from server.engine.load_spec import Placement
 from server.offload.planner import Cut, Plan
 from server.sizes import format_size
 

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
-from server.engine.messages import Placement
+from server.engine.load_spec import Placement
 from server.errors import BrimError
 from server.offload.calibration import overhead, speeds_of
 from server.offload.compute import header_digest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
     from server.offload.companion import Companion, Guest
     from server.offload.questions import DeviceSpeed
     from server.offload.solving import Outcome, Wish

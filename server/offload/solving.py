@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converter.gguf_info import GGUFInfo
-    from server.engine.messages import Placement
+    from server.engine.load_spec import Placement
     from server.offload.companion import Companion, Guest
     from server.offload.devices import Device, Machine
     from server.offload.holding import Role

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import xxhash
 from msgspec import Struct, structs
 
-from server.engine.messages import Placement
+from server.engine.load_spec import Placement
 from server.offload.remembered import recall, remember
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
 
 SMALLEST_UBATCH = 128
 STEP = 0.1

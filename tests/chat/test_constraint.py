@@ -14,7 +14,7 @@ from server.chat.task import ChatTask
 from server.chat.template import Prompt
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.grammar import to_lark
-from server.engine.messages import Generate, Grammar
+from server.engine.request import Generate, Grammar
 from server.errors import RequestError
 
 if TYPE_CHECKING:

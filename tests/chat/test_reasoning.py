@@ -10,7 +10,7 @@ from server.chat.events import Content, Event, Reasoning
 from server.chat.formats import FORMATS, named
 from server.chat.reasoning import limit_reasoning
 from server.chat.task import ChatTask
-from server.engine.messages import Generate, Grammar, ReasoningLimit
+from server.engine.request import Generate, Grammar, ReasoningLimit
 
 if TYPE_CHECKING:
     from server.chat.formats.base import ChatFormat

@@ -9,7 +9,7 @@ import pytest
 
 from converter import convert
 from server.engine.client import Engine
-from server.engine.messages import LoadSpec
+from server.engine.load_spec import LoadSpec
 from tests.reference.random_checkpoint import Shape, make_checkpoint
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from converter.gguf_format import Field, Fields
-from server.engine.messages import Generate, Placement
+from server.engine.load_spec import Placement
+from server.engine.request import Generate
 from server.errors import RequestError
 from tests.reference.random_bert import CLS, SEP, Bert
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converter import convert
-from server.engine.messages import Delta, Generate, Sampling, TokenLogprob, Usage
+from server.engine.messages import Delta, TokenLogprob, Usage
+from server.engine.request import Generate, Sampling
 from server.errors import LoadError, RequestError
 from tests.engine.conftest import SHAPE
 from tests.reference.random_checkpoint import make_checkpoint

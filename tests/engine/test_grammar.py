@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from msgspec import structs
 
 from server.engine.grammar import Constraint, ConstraintError, Grammars
-from server.engine.messages import Grammar, GrammarKind, Sampling
+from server.engine.request import Grammar, GrammarKind, Sampling
 from server.engine.sampler import Indices, Row, Sampler
 from server.errors import RequestError
 from tests.engine.vocabulary import CONTROL, ENDS, ByteVocabulary

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from server.engine.messages import Delta, Generate, Grammar, GrammarKind, Sampling, TokenLogprob
+from server.engine.messages import Delta, TokenLogprob
+from server.engine.request import Generate, Grammar, GrammarKind, Sampling
 from server.errors import RequestError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from jsonschema import validators
 
 from server.engine.grammar import Constraint, Grammars
 from server.engine.json_schema import MAX_DEPTH, SchemaError, parse_schema
-from server.engine.messages import Grammar, Sampling
+from server.engine.request import Grammar, Sampling
 from server.engine.sampler import Sampler
 from server.errors import RequestError
 from tests.engine.vocabulary import ByteVocabulary

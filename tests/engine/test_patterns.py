@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.grammar import Constraint, Grammars
-from server.engine.messages import Grammar
 from server.engine.patterns import PatternError, for_llguidance
+from server.engine.request import Grammar
 from server.errors import RequestError
 from tests.engine.vocabulary import ByteVocabulary
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.messages import Sampling
 from server.engine.prediction import Prediction
+from server.engine.request import Sampling
 from tests.engine.test_engine import PROMPT, ask
 
 if TYPE_CHECKING:

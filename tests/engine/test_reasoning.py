@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.messages import ReasoningLimit
 from server.engine.reasoning import GRACE, ReasoningBudget
+from server.engine.request import ReasoningLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,3 +117,17 @@ def test_within_its_budget_nothing_is_forced(offered: list[int]) -> None:
     for token in offered:
         one.budget.take(token)
         assert one.budget.forced is None
+
+
+def test_reasoning_that_was_cut_may_not_end_a_second_time() -> None:
+    cut = follower(tokens=1, opened=True)
+    cut.feed(said("a"))
+    assert cut.budget.forbidden is None  # it is about to be forced
+    cut.feed([9] * (len(CLOSING) + 1))
+    assert PIECES[cut.budget.forbidden or 0] == b"</think>"
+    by_itself = follower(tokens=5, opened=True)
+    by_itself.feed(said("a|</think>|a|a|a|a|a|a|a"))
+    assert by_itself.budget.forbidden is None
+    anew = follower(tokens=1, opened=True, repeats=True)
+    anew.feed([9] * (len(CLOSING) + 2))
+    assert anew.budget.forbidden is None

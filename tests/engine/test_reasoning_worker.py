@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from server.engine.messages import Generate, Grammar, ReasoningLimit, Sampling
+from server.engine.request import Generate, Grammar, ReasoningLimit, Sampling
 from tests.engine.test_grammar_worker import GREEDY, PROMPT, Answer, collect
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from server.engine.messages import Sampling
+from server.engine.request import Sampling
 from server.engine.sampler import Sampler, likeliest, log_probabilities
 
 logits = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=2000).map(lambda v: np.array(v, np.float32))

@@ -11,7 +11,7 @@ import pytest
 from server.engine.costs import Costs
 from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
-from server.engine.messages import Generate
+from server.engine.request import Generate
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request, Sequence, Work

@@ -12,8 +12,8 @@ from server.engine.costs import Costs, Rate
 from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
-from server.engine.messages import Delta, Generate, Sampling
 from server.engine.prefix_cache import Tier
+from server.engine.request import Generate, Sampling
 from server.engine.runner import Runner
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Limits, PromptLookup, QueueFullError, Scheduler
@@ -24,6 +24,8 @@ from tests.engine.fake_device import END, VOCABULARY, FakeDevice, FakeVocab, nex
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from server.engine.messages import Delta
 
 PARALLEL = 4
 CONTEXT = 160

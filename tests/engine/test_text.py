@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from server.engine.messages import StopPause
+from server.engine.request import StopPause
 from server.engine.text import TextStream
 
 

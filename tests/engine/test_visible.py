@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.messages import Delta, Generate, Sampling
+from server.engine.messages import Delta
+from server.engine.request import Generate, Sampling
 
 if TYPE_CHECKING:
     from server.engine.client import Engine

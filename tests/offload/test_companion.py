@@ -10,7 +10,7 @@ from msgspec import structs
 
 from converter.gguf_format import Field, TensorType, encode_header, lay_out
 from converter.gguf_info import read_gguf_info
-from server.engine.messages import LoadSpec
+from server.engine.load_spec import LoadSpec
 from server.errors import BrimError
 from server.offload import solving
 from server.offload.asking import ask

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from converter.gguf_info import read_gguf_info
-from server.engine.messages import LoadSpec, Placement
+from server.engine.load_spec import LoadSpec, Placement
 from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine, discover
 from server.offload.drafting import draft_placement

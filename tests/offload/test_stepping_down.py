@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from server.engine.messages import LoadSpec, Placement
+from server.engine.load_spec import LoadSpec, Placement
 from server.offload.placing import Choice, learn
 from server.offload.stepping_down import difference, lesson, smaller_placement, step_down
 

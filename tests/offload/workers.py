@@ -21,7 +21,7 @@ from server.engine.client import THREADING
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
 
 SCRATCH = 4 << 20
 """Bytes that a worker on the CPU may hold beside what was asked of it: the room in which its backend converts inputs,

@@ -17,7 +17,7 @@ from server.api.strict import LONGEST_STOP_STRING, StrictModel, refused
 from server.api.whole_text import WholeTextRequest
 from server.chat.media import Shown
 from server.chat.task import ChatTask
-from server.engine.messages import Generate, Grammar
+from server.engine.request import Generate, Grammar
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters
 

@@ -20,7 +20,8 @@ from server.api.llama_server.completion_request import (
 from server.api.llama_server.settings import generation_settings
 from server.api.openai.output import prompt_progress, timings
 from server.api.streaming import error_event, gather, merge, stream_events, while_connected
-from server.engine.messages import Delta, Done, Generate, TokenLogprob, Usage
+from server.engine.messages import Delta, Done, TokenLogprob, Usage
+from server.engine.request import Generate
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 

@@ -15,14 +15,14 @@ from server.api.absent import AbsentFields, No
 from server.api.openai.fields import LONGEST_TOKEN_ID
 from server.api.sampling import sampling_of
 from server.api.strict import LONGEST_STOP_STRING, StrictModel
-from server.engine.messages import Generate, Grammar
+from server.engine.request import Generate, Grammar
 from server.models.parameters import Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from server.api.context import Context
-    from server.engine.messages import Sampling
+    from server.engine.request import Sampling
     from server.models.loading import LoadedModel
 
 MOST_PROMPTS = 128

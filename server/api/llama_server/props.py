@@ -11,7 +11,7 @@ from server.api.context import ContextOf
 from server.api.llama_server.completion_request import DEFAULTS
 from server.api.llama_server.settings import generation_settings
 from server.api.sampling import sampling_of
-from server.engine.messages import Generate
+from server.engine.request import Generate
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 if TYPE_CHECKING:
-    from server.engine.messages import Generate
+    from server.engine.request import Generate
 
 
 def generation_settings(request: Generate, context: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from server.api.ollama.wire import KeepAlive, NamedModel
 from server.api.openai.fields import MOST_TOP_LOGPROBS
 from server.api.sampling import longest_answer, sampling_of
 from server.api.strict import LONGEST_STOP_STRING, StrictModel
-from server.engine.messages import Generate, Grammar
+from server.engine.request import Generate, Grammar
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters
 

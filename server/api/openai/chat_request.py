@@ -26,7 +26,7 @@ from server.chat.media import Shown
 from server.chat.task import ChatTask
 
 if TYPE_CHECKING:
-    from server.engine.messages import Generate
+    from server.engine.request import Generate
     from server.models.loading import LoadedModel
 
 MOST_MESSAGES = 10_000

@@ -11,7 +11,7 @@ from server.api.openai.fields import MOST_CHOICES, MOST_TOP_LOGPROBS, Generation
 from server.api.openai.response_format import ResponseFormat  # noqa: TC001 -- Pydantic reads it
 
 if TYPE_CHECKING:
-    from server.engine.messages import Generate
+    from server.engine.request import Generate
     from server.models.loading import LoadedModel
 
 MOST_PROMPTS = 128

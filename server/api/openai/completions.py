@@ -29,7 +29,8 @@ from server.api.openai.output import (
     timings,
 )
 from server.api.streaming import DONE_EVENT, error_event, gather, merge, stream_events, while_connected
-from server.engine.messages import Delta, Done, Generate, TokenLogprob, Usage
+from server.engine.messages import Delta, Done, TokenLogprob, Usage
+from server.engine.request import Generate
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 

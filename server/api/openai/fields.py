@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, field
 from server.api.absent import AbsentFields, No, Nothing, One, Yes, Zero
 from server.api.strict import LONGEST_STOP_STRING, StrictModel
 from server.api.whole_text import WholeTextRequest
-from server.engine.messages import Generate, Grammar, Sampling
+from server.engine.request import Generate, Grammar, Sampling
 from server.errors import RequestError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from server.engine.messages import Done, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from server.engine.client import Engine
-    from server.engine.messages import FinishReason, Generate
+    from server.engine.messages import FinishReason
+    from server.engine.request import Generate
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.api.strict import StrictModel
-from server.engine.messages import Grammar
+from server.engine.request import Grammar
 
 
 class TextFormat(StrictModel):

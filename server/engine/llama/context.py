@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from server.engine.llama.model import Model
-    from server.engine.messages import LoadSpec, Pooling
+    from server.engine.load_spec import LoadSpec, Pooling
 
 Logits = npt.NDArray[np.float32]
 

@@ -23,7 +23,7 @@ from server.engine.llama.vocab import Vocab
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from server.engine.messages import LoadSpec
+    from server.engine.load_spec import LoadSpec
 
 
 class Model:

@@ -12,7 +12,7 @@ from server.chat.formats import named
 from server.chat.formats.closed import closed
 from server.chat.tools import Tool
 from server.engine.grammar import to_lark
-from server.engine.messages import Grammar
+from server.engine.request import Grammar
 
 TEXT = {"type": "string"}
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": TEXT}}

@@ -21,7 +21,7 @@ from server.chat.formats import FORMATS, named
 from server.chat.tools import Tool
 from server.engine.grammar import to_lark
 from server.engine.json_schema import SchemaError
-from server.engine.messages import Grammar
+from server.engine.request import Grammar
 from server.errors import RequestError
 from tests.chat.formats.reading import NOW, PLOT, TOOLS, WEATHER, Call, Example, cases, read
 

@@ -13,7 +13,7 @@ from server.api.openai.verbosity import Verbosity
 from server.api.strict import Off, StrictModel, refused
 from server.api.tagged import tagged
 from server.chat.tools import NamedTool, Tool, ToolChoice
-from server.engine.messages import Grammar
+from server.engine.request import Grammar
 
 MOST_TOOLS = 256
 FunctionName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_.-]+$")]

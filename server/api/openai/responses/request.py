@@ -29,7 +29,7 @@ from server.api.strict import StrictModel, refused
 from server.api.whole_text import WholeTextRequest
 from server.chat.media import Shown
 from server.chat.task import ChatTask
-from server.engine.messages import Generate
+from server.engine.request import Generate
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters

@@ -1,0 +1,117 @@
+"""From a batch's logits to tokens: each sequence's chain of sampling, its grammar, and drafts proved right or wrong."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from server.engine.grammar import ConstraintError
+from server.engine.messages import TokenLogprob
+from server.engine.sampler import log_probabilities
+from server.engine.sequence import Choice
+
+if TYPE_CHECKING:
+    from server.engine.llama.context import Logits
+    from server.engine.llama.vocab import Vocab
+    from server.engine.sampler import Row
+    from server.engine.sequence import Sequence, Work
+
+VOCABULARY_WORTH_A_THREAD = 16_384
+
+
+class Chooser:
+    """Chooses tokens.
+
+    Args:
+        threads: how many choose the tokens of several sequences side by side.
+    """
+
+    def __init__(self, vocab: Vocab, threads: int) -> None:
+        self._vocab = vocab
+        self._threads = ThreadPoolExecutor(threads, "sampler") if threads > 1 else None
+
+    def choose(self, works: list[Work], rows: Logits) -> list[Choice]:
+        """The tokens that a batch's logits give each of its works.
+
+        Args:
+            works: what was computed.
+            rows: logits of their outputs, one work's after the other's, [outputs, vocabulary].
+        """
+        ends = np.cumsum([work.outputs for work in works]).tolist()
+        parts = [rows[end - work.outputs : end] for work, end in zip(works, ends, strict=True)]
+        costly = sum(bool(work.outputs) and not work.sequence.plain_greedy for work in works)
+        if self._threads and costly > 1 and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD:
+            return list(self._threads.map(self._choose, works, parts))
+        return [self._choose(work, part) for work, part in zip(works, parts, strict=True)]
+
+    def _choose(self, work: Work, rows: Logits) -> Choice:
+        """The tokens that a sequence's rows of logits give: one, and one more for each draft that it proves right."""
+        sequence = work.sequence
+        choice = Choice([])
+        if sequence.request.ask.prompt_logprobs and sequence.index == 0:
+            choice.prompt_logprobs = self._prompt_logprobs(work, rows)
+        if work.start + len(work.tokens) - work.drafts < len(sequence.tokens):
+            return choice  # more of the prompt is still to come
+        first = work.outputs - work.drafts - 1
+        for i in range(work.drafts + 1):
+            try:
+                token = self._choose_one(sequence, rows[first + i], choice)
+            except ConstraintError as error:
+                choice.fault = str(error)
+                break
+            choice.tokens.append(token)
+            choice.complete = sequence.constraint is not None and sequence.constraint.complete
+            if (
+                i == work.drafts
+                or token != work.tokens[len(work.tokens) - work.drafts + i]
+                or self.ends(sequence, token)
+                or choice.complete
+            ):
+                break
+            choice.accepted += 1
+        return choice
+
+    def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
+        ask = sequence.request.ask
+        if sequence.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
+            return int(row.argmax())
+        raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
+        if sequence.budget and sequence.budget.forbidden is not None:
+            row[sequence.budget.forbidden] = -np.inf
+        forced = sequence.forced
+        token = forced if forced is not None else sequence.sampler.choose(row, sequence.constraint)
+        sequence.sampler.observe(token)
+        if sequence.budget:
+            sequence.budget.take(token)
+        if sequence.constraint and not self.ends(sequence, token):
+            sequence.constraint.take(token)
+        if raw is not row:
+            logprob, top = log_probabilities(raw, token, ask.logprobs or 0)
+            sequence.logprob_sum += logprob
+            if ask.logprobs is not None:
+                choice.logprobs.append(self._logprob(token, logprob, top))
+        return token
+
+    def _logprob(self, token: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
+        likeliest = [(t, self._vocab.piece(t, special=True), p) for t, p in top]
+        return TokenLogprob(token, self._vocab.piece(token, special=True), logprob, likeliest)
+
+    def _prompt_logprobs(self, work: Work, rows: Logits) -> list[TokenLogprob]:
+        """For each prompt token that the batch's rows predict: its log-probability."""
+        tokens = work.sequence.request.prompt
+        found: list[TokenLogprob] = []
+        for i, row in enumerate(rows):
+            at = work.start + i + 1
+            if at < len(tokens):
+                found.append(
+                    self._logprob(
+                        tokens[at], *log_probabilities(row, tokens[at], work.sequence.request.ask.logprobs or 0)
+                    )
+                )
+        return found
+
+    def ends(self, sequence: Sequence, token: int) -> bool:
+        """Whether a token ends a sequence. Under `ignore_eos` a grammar lets one come only where it must."""
+        return token in self._vocab.end_tokens and not (sequence.request.ask.ignore_eos and not sequence.constraint)
