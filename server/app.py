@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 CLIENT_GONE = 499
+OWN_TEMPLATES = 2
+"""How many requests that bring a chat template are prepared at once: each takes a process."""
 
 
 def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> FastAPI:
@@ -63,6 +66,7 @@ def create_app(settings: Settings, manager: ModelManager, traffic: Traffic) -> F
     app.state.manager = manager
     app.state.settings = settings
     app.state.traffic = traffic
+    app.state.own_templates = asyncio.Semaphore(OWN_TEMPLATES)
     app.state.started_at = int(time.time())
     app.state.registry = CollectorRegistry()
     errors.install(app)

@@ -1,5 +1,6 @@
 """What an endpoint works with: the models, the settings, and who is calling."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ from fastapi import Depends, Request
 from server.api.fetching import fetch_shown
 from server.chat.answer import Prepared, prepare
 from server.chat.task import ChatTask
-from server.engine.messages import Generate
+from server.engine.request import Generate
 from server.models.embedding import Purpose
 from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
@@ -27,6 +28,7 @@ class Context:
     Attributes:
         manager: gives the running engine of a model.
         settings: what the server was told at its start.
+        own_templates: bounds how many requests are prepared at once that bring a chat template.
         partition: the caller's cache partition.
         started_at: when the server started, in seconds since the epoch.
         held: what is let go once the answer has been sent.
@@ -35,6 +37,7 @@ class Context:
 
     manager: ModelManager
     settings: Settings
+    own_templates: asyncio.Semaphore
     partition: str
     started_at: int
     held: AsyncExitStack
@@ -58,7 +61,7 @@ class Context:
         """A task ready for the model's engine, with what it shows by URL fetched. Raises RequestError as these do."""
         if task.shown.links and model.info.vision:
             await fetch_shown(task.shown, self.settings.media_hosts, self.fetched)
-        return prepare(model, task)
+        return await prepare(model, task)
 
     def log_prompt(self, model: str, request: Generate) -> None:
         """Note a prompt in the log, if the user asked for that."""
@@ -69,7 +72,9 @@ class Context:
 async def _context(request: Request) -> AsyncGenerator[Context]:
     state = request.app.state
     async with AsyncExitStack() as held:
-        yield Context(state.manager, state.settings, request.state.partition, state.started_at, held)
+        yield Context(
+            state.manager, state.settings, state.own_templates, request.state.partition, state.started_at, held
+        )
 
 
 ContextOf = Annotated[Context, Depends(_context)]

@@ -11,7 +11,8 @@ from msgspec import structs
 from server.chat.constraint import constrain, head_of
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
 from server.chat.reasoning import limit_reasoning
-from server.engine.messages import Done, FinishReason, Generate, StopPause, TokenLogprob, Usage
+from server.engine.messages import Done, FinishReason, TokenLogprob, Usage
+from server.engine.request import Generate, StopPause
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -111,11 +112,27 @@ class AnswerReader:
         if events:
             self._reasons = isinstance(events[-1], Reasoning)
             self._calls = self._calls or any(isinstance(event, CallStart) for event in events)
-        finish = None if delta.finish is None else _finish(delta.finish, calls=self._calls)
-        reasoning = len(delta.tokens) if self._reasons else 0
+        finish = None if delta.finish is None else chat_finish(delta.finish, calls=self._calls)
         return ChatDelta(
-            delta.index, events, logprobs, reasoning, finish, delta.stop_string, delta.tokens, delta.progress
+            delta.index,
+            events,
+            logprobs,
+            self._reasoning_tokens(len(delta.tokens), events),
+            finish,
+            delta.stop_string,
+            delta.tokens,
+            delta.progress,
         )
+
+    def _reasoning_tokens(self, count: int, events: list[Event]) -> int:
+        """How many of so many tokens were spent on reasoning: by the lengths of the texts, where several were said."""
+        lengths = [
+            (len(event.text), isinstance(event, Reasoning)) for event in events if not isinstance(event, CallStart)
+        ]
+        total = sum(length for length, _ in lengths)
+        if not total:
+            return count if self._reasons else 0
+        return round(count * sum(length for length, reasons in lengths if reasons) / total)
 
     def _of_content(self, delta: Delta, events: list[Event]) -> list[TokenLogprob]:
         """Hold log-probabilities back with the text they belong to, and drop them with marks, reasoning and calls."""
@@ -126,13 +143,14 @@ class AnswerReader:
         return ready if any(isinstance(event, Content) for event in events) else []
 
 
-def _finish(reason: FinishReason, *, calls: bool) -> ChatFinish:
+def chat_finish(reason: FinishReason, *, calls: bool) -> ChatFinish:
+    """Why an answer is over, in the words that chat protocols have for it."""
     if reason in ("length", "time"):
         return reason
     return "tool_calls" if calls else "stop"
 
 
-def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
+async def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     """Render a conversation with the model's template, and say how its answer is constrained and read.
 
     Raises:
@@ -142,7 +160,7 @@ def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
     _check_senses(model, task)
     style = model.template.format
     tools = () if task.tool_choice == "none" else task.tools
-    prompt = model.template.render(
+    prompt = await model.template.render(
         model.with_preamble(task.messages),
         tools=[tool.declared() for tool in tools],
         variables=task.variables,

@@ -91,7 +91,10 @@ class ChatTemplate:
         try:
             self._template = _ENVIRONMENT.from_string(self.source, globals=_GLOBALS)
         except TemplateSyntaxError as error:
-            self._fault = _template_fault(error.message or "syntax error", error.lineno)
+            self._fault = template_fault(error.message or "syntax error", error.lineno)
+            return
+        except Exception as error:  # what is constant in a template is computed here already
+            self._fault = template_fault(_reason(error))
             return
         self.variables = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source)))
         self.switches = _SWITCHES & self.variables
@@ -154,7 +157,7 @@ class ChatTemplate:
         except RequestError:
             raise
         except Exception as error:  # a template can raise anything: it is the model author's program
-            raise _template_fault(str(error), _line_in_template(error)) from error
+            raise template_fault(_reason(error), _line_in_template(error)) from error
 
     def _boundaries(self, text: str, messages: Sequence[Message], names: Mapping[str, Any]) -> list[int]:
         """Where the system message, the message before the last, and the last one end, as far as the text shows it.
@@ -235,7 +238,12 @@ def _line_in_template(error: BaseException) -> int | None:
     return line
 
 
-def _template_fault(reason: str, line: int | None) -> RequestError:
+def _reason(error: Exception) -> str:
+    return "it takes too much memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+
+
+def template_fault(reason: str, line: int | None = None) -> RequestError:
+    """The error of a chat template that fails, at this line of it."""
     where = f" at line {line}" if line else ""
     return RequestError(
         f"the model's chat template failed{where}: {reason}", code="chat_template_error", param="messages"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +56,7 @@ def create(
     file: str = "Modelfile",
     bundled: bool = False,
     progress: Progress | None = None,
+    template_checked: bool = False,
 ) -> Manifest:
     """Create a model, in the place of one that has the name.
 
@@ -66,13 +69,15 @@ def create(
         folder: where the Modelfile's relative paths start from.
         file: what error messages call the Modelfile.
         bundled: whether this is the demo model that brim makes by itself.
+        template_checked: whether `check_template` has been awaited for it already.
         progress: called while files are converted and hashed.
 
     Raises:
         BrimError: something the Modelfile names is missing or cannot be used, or the store cannot be written.
     """
     model_name = ModelName.parse(name)
-    _check_template(modelfile.template, file)
+    if not template_checked:
+        asyncio.run(check_template(modelfile, file))
     with plain_errors(), store.staging() as staging:
         source = find_source(store, modelfile.source, folder)
         maker = _Maker(store, staging, model_name.name, progress)
@@ -295,12 +300,17 @@ def _with_words(manifest: Manifest, modelfile: Modelfile) -> Manifest:
     )
 
 
-def _check_template(template: str | None, file: str) -> None:
-    from server.chat.template import ChatTemplate
+async def check_template(modelfile: Modelfile, file: str) -> None:
+    """Try the template that a Modelfile brings, if it does. Raises BrimError where it cannot be used."""
+    if not modelfile.template:
+        return
+    from server.chat.renderer import check
 
     try:
-        ChatTemplate(template).render([{"role": "user", "content": "Hello"}])
+        await check(modelfile.template)
     except RequestError as error:
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise  # the machine's fault
         raise BrimError(f"{file}: TEMPLATE: {error}") from error
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from server.chat.formats import named
-from server.chat.template import ChatTemplate
+from server.chat.renderer import Renderer
 from server.engine.client import Engine
-from server.engine.messages import LoadSpec, Placement
+from server.engine.load_spec import LoadSpec, Placement
 from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
 from server.models.projector import NO_PROJECTOR
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from server.engine.client import Progress
-    from server.engine.messages import ModelInfo
+    from server.engine.load_spec import ModelInfo
     from server.models.ledger import Ledger
     from server.settings import Settings
 
@@ -45,7 +45,7 @@ class LoadedModel:
 
     source: ModelSource
     engine: Engine
-    template: ChatTemplate
+    template: Renderer
     loaded_at: float
     holdings: tuple[Holding, ...] = ()
     predicted: float | None = None
@@ -59,6 +59,20 @@ class LoadedModel:
     def info(self) -> ModelInfo:
         """What the worker found the model to be."""
         return self.engine.info
+
+    async def stop(self, grace: float) -> None:
+        """End its processes, letting running requests end within `grace` seconds."""
+        try:
+            await self.engine.stop(grace)
+        finally:
+            await self.template.aclose()
+
+    async def kill(self) -> None:
+        """End its processes at once."""
+        try:
+            await self.engine.kill()
+        finally:
+            await self.template.aclose()
 
     def with_preamble(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """A conversation behind what the Modelfile puts before each: MESSAGEs, and SYSTEM unless there is one."""
@@ -87,7 +101,8 @@ async def load(
         await turn.enter_async_context(ledger.turn)
         try:
             plan = plan_embedder if embedding else _plan
-            chat_format = named(source.parameters.chat_format) if source.parameters.chat_format else None
+            if source.parameters.chat_format:
+                named(source.parameters.chat_format)  # that it is unknown need not wait for the weights
             spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
         except BrimError as error:
             raise LoadError(f"{source.name} could not be loaded: {error}") from error
@@ -100,18 +115,23 @@ async def load(
         held = holdings(shares, {"model": engine.info.device_bytes, **engine.info.companion_bytes})
         ledger.enter(engine, held)
     _compare(spec.name, held)
-    if engine.spec != spec:
-        await asyncio.to_thread(learn, choice, engine.spec)
     info = engine.info
-    template = await asyncio.to_thread(  # templates are tried out, and some are long programs
-        ChatTemplate,
+    template = Renderer(
         source.template if source.template is not None else info.chat_template,
         {"bos_token": info.bos_token, "eos_token": info.eos_token},
-        chat_format,
+        source.parameters.chat_format,
     )
-    return LoadedModel(
-        source, engine, template, time.monotonic(), held, choice.tokens_per_second if as_planned else None
-    )
+    predicted = choice.tokens_per_second if as_planned else None
+    model = LoadedModel(source, engine, template, time.monotonic(), held, predicted)
+    try:
+        if engine.spec != spec:
+            await asyncio.to_thread(learn, choice, engine.spec)
+        if not embedding:
+            await template.start()
+    except BaseException:  # it is no longer wanted, and nobody has it yet who could end it
+        await model.kill()
+        raise
+    return model
 
 
 def _compare(name: str, held: Sequence[Holding]) -> None:

@@ -225,7 +225,7 @@ class ModelManager:
     async def _watch(self, slot: Slot, model: LoadedModel) -> None:
         """When a model's worker has died, clean up, and load one that stays again; any other, a request will."""
         await model.engine.died.wait()
-        await model.engine.kill()
+        await model.kill()
         slot.model = None
         if time.monotonic() - model.loaded_at > STABLE_AFTER:
             slot.failures = 0
@@ -284,7 +284,7 @@ class ModelManager:
                 with contextlib.suppress(asyncio.CancelledError, LoadError, RequestError):
                     await task
         if slot.model:
-            await slot.model.engine.stop(grace)
+            await slot.model.stop(grace)
             logger.info("%s is unloaded", slot.key)
         self._vacate(slot)
         self._retired.discard(slot)

@@ -15,8 +15,8 @@ from server.api.ollama.generate import GenerateRequest
 from server.api.ollama.options import Options
 from server.api.ollama.thinking import thinking
 from server.chat.media import Shown
-from server.chat.template import ChatTemplate
-from server.engine.messages import Grammar
+from server.chat.renderer import Renderer
+from server.engine.request import Grammar
 from server.errors import RequestError
 from server.models.loading import LoadedModel
 from server.models.parameters import Parameters
@@ -25,7 +25,7 @@ from server.models.resolve import ModelSource
 
 def model(template: str = "{{ messages }}", **parameters: Any) -> LoadedModel:
     source = ModelSource("m", Path("m.gguf"), "d", parameters=Parameters(**parameters))
-    return LoadedModel(source, cast("Any", None), ChatTemplate(template), 0.0)
+    return LoadedModel(source, cast("Any", None), Renderer(template), 0.0)
 
 
 def conversation(*messages: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from server.chat.template import ChatTemplate
-from server.engine.messages import Delta, Done, Generate, Sampling
+from server.chat.renderer import Renderer
+from server.engine.messages import Delta, Done
+from server.engine.request import Generate, Sampling
 from server.errors import BrimError, LoadError, RequestError
 from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
@@ -266,5 +267,5 @@ def test_a_conversation_goes_behind_what_the_modelfile_says(
     tmp_path: Path, system: str | None, shots: tuple[dict[str, Any], ...], given: list[Any], result: list[Any]
 ) -> None:
     source = ModelSource("m", tmp_path, "d", system=system, messages=shots)
-    model = LoadedModel(source, cast("Engine", None), ChatTemplate(None), 0.0)
+    model = LoadedModel(source, cast("Engine", None), Renderer(None), 0.0)
     assert model.with_preamble(given) == result

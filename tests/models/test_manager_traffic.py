@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from server.chat.template import ChatTemplate
+from server.chat.renderer import Renderer
 from server.errors import LoadError, RequestError
 from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
@@ -67,7 +67,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> set[int]:
             raise LoadError("d is broken")
         engine = PretendedEngine(found, spec=Spec())
         assert len(found) <= PLACES
-        return LoadedModel(source, cast("Any", engine), ChatTemplate(None), 0.0)
+        return LoadedModel(source, cast("Any", engine), Renderer(None), 0.0)
 
     monkeypatch.setattr("server.models.manager.load", load)
     return found

@@ -17,8 +17,9 @@ from server.api.ollama.lines import finish, progress, stream_lines
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response
 from server.api.streaming import while_connected
 from server.api.strict import StrictModel
+from server.chat.renderer import in_turn
 from server.errors import BrimError, RequestError
-from server.models.create import Progress, create
+from server.models.create import Progress, check_template, create
 from server.models.manifest import ModelName
 from server.models.modelfile import Message, Modelfile, parse, serialise
 from server.models.parameters import Parameters, canonical_name, parse_parameter
@@ -109,8 +110,11 @@ async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes
                     f"{keyword} names a file, and no request may read the server's files; use brim create there"
                 )
 
+        async with in_turn(context.own_templates):
+            await check_template(modelfile, "Modelfile")
+
         def work(report: Progress) -> None:
-            create(store, body.model, modelfile, Path(), progress=report)
+            create(store, body.model, modelfile, Path(), progress=report, template_checked=True)
             for digest in (body.files or {}).values():
                 uploads_of(context).remove(parse_digest(digest))
             loop.call_soon_threadsafe(context.manager.retire, body.model)

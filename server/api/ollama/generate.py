@@ -22,13 +22,14 @@ from server.api.ollama.responding import respond
 from server.api.ollama.thinking import thinking
 from server.api.ollama.wire import JsonRoute, json_response, timestamp
 from server.api.strict import refused
-from server.chat.answer import ChatDelta, chat_deltas
+from server.chat.answer import ChatDelta, Prepared, chat_deltas, chat_finish
 from server.chat.events import Content
 from server.chat.media import Shown
+from server.chat.renderer import Renderer, in_turn
 from server.chat.task import ChatTask
-from server.chat.template import ChatTemplate
 from server.engine.client import Engine
-from server.engine.messages import Done, Generate
+from server.engine.messages import Done
+from server.engine.request import Generate
 from server.models.loading import LoadedModel
 from server.models.modelfile import is_go_template
 
@@ -120,16 +121,23 @@ async def _begin(body: GenerateRequest, context: Context) -> Answering:
     if body.raw or body.suffix:
         deltas = await _continued(body, model, context)
         return Answering(body.model, _response, deltas, started, loaded)
-    if body.template is not None:
-        names = {"bos_token": model.info.bos_token, "eos_token": model.info.eos_token}
-        model = replace(model, template=ChatTemplate(body.template, names))
-    prepared = await context.prepare(model, body.task(model, context.partition))
+    prepared = await _prepared(body, model, context)
     context.log_prompt(model.name, prepared.generate)
     prompt = None if prepared.generate.media else await _tokens(prepared.generate, body.context or [], model)
     if body.context:
         assert prompt is not None  # images are not had with a context
         prepared = replace(prepared, generate=structs.replace(prepared.generate, prompt=prompt, boundaries=[]))
     return Answering(body.model, _response, chat_deltas(model.engine, prepared), started, loaded, prompt)
+
+
+async def _prepared(body: GenerateRequest, model: LoadedModel, context: Context) -> Prepared:
+    """The prompt in the model's template, or in the request's own."""
+    if body.template is None:
+        return await context.prepare(model, body.task(model, context.partition))
+    names = {"bos_token": model.info.bos_token, "eos_token": model.info.eos_token}
+    async with in_turn(context.own_templates), aclosing(Renderer(body.template, names)) as template:
+        own = replace(model, template=template)
+        return await context.prepare(own, body.task(own, context.partition))
 
 
 async def _tokens(generate: Generate, before: list[int], model: LoadedModel) -> list[int]:
@@ -153,8 +161,7 @@ async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[Chat
             if isinstance(item, Done):
                 yield item
             else:
-                cut = item.finish in ("length", "time")
-                finish = None if item.finish is None else "length" if cut else "stop"
+                finish = None if item.finish is None else chat_finish(item.finish, calls=False)
                 events = [Content(item.text)] if item.text else []
                 yield ChatDelta(item.index, [*events], item.logprobs, finish=finish, tokens=item.tokens)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from server.errors import RequestError
 
 if TYPE_CHECKING:
-    from server.chat.template import ChatTemplate
+    from server.chat.renderer import Renderer
 
 Verbosity = Literal["low", "medium", "high"]
 
 
-def verbosity_variables(verbosity: Verbosity | None, template: ChatTemplate, param: str) -> dict[str, str]:
+def verbosity_variables(verbosity: Verbosity | None, template: Renderer, param: str) -> dict[str, str]:
     """The variable that tells a template.
 
     Args:
