@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 
 from server.api.errors import error_body
 from server.api.reference import anthropic, llama_server, ollama, openai, operation, responses
@@ -76,6 +77,7 @@ def build(app: FastAPI) -> Json:
         _describe_request(endpoint, entry)
         _describe_answers(endpoint, entry, schemas)
         _describe_errors(endpoint, path, entry, schemas)
+    _describe_second_paths(found, app)
     schemas.drop("HTTPValidationError", "ValidationError")
     found["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -83,6 +85,21 @@ def build(app: FastAPI) -> Json:
     }
     found["security"] = [{}, {"bearer": []}, {"key": []}]  # {}: a server started without keys asks for none
     return found
+
+
+def _describe_second_paths(document: Json, app: FastAPI) -> None:
+    """Tell which other paths lead to an endpoint: those that peers have given it."""
+    told_of: list[tuple[Any, Json]] = []
+    others: dict[Any, list[str]] = {}
+    for route in iter_route_contexts(app.routes):
+        for method in sorted(route.methods or ()):
+            if told := document["paths"].get(route.path_format, {}).get(method.lower()):
+                told_of.append((route.endpoint, told))
+            else:
+                others.setdefault(route.endpoint, []).append(f"`{method} {route.path}`")
+    for endpoint, told in told_of:
+        if endpoint in others:
+            told["description"] += f"\n\nAlso at {', '.join(others[endpoint])}."
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
