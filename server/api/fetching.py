@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 MOST_BYTES = 20 * 1024**2
+MOST_TOGETHER = 64 * 1024**2
+"""What all images of a conversation may have."""
 SECONDS = 15.0
 
 
@@ -37,6 +39,12 @@ async def fetch_shown(shown: Shown, hosts: Collection[str], fetched: dict[str, b
     for number, url in shown.links:
         if url not in fetched:
             fetched[url] = await fetch(url, hosts)
+            if sum(map(len, fetched.values())) > MOST_TOGETHER:
+                raise RequestError(
+                    f"the images that the conversation names by URL have more than {MOST_TOGETHER // 1024**2} MiB "
+                    "together; send fewer or smaller ones",
+                    param="messages",
+                )
         shown.fill(number, fetched[url])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from server.api import fetching
 from server.api.fetching import MOST_BYTES, fetch, fetch_shown
 from server.chat.media import Shown
 from server.errors import RequestError
@@ -79,3 +80,18 @@ async def test_what_was_fetched_is_not_fetched_again() -> None:
     marks = shown.add("image", URL) + shown.add("image", b"own")
     await fetch_shown(shown, (), {URL: b"a picture"})
     assert [medium.data for medium in shown.place(marks, [])[1]] == [b"a picture", b"own"]
+
+
+async def test_there_is_a_bound_for_all_images_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ten_bytes(url: str, hosts: object) -> bytes:
+        return b"0123456789"
+
+    monkeypatch.setattr(fetching, "fetch", ten_bytes)
+    monkeypatch.setattr(fetching, "MOST_TOGETHER", 25)
+    shown = Shown()
+    for number in range(2):
+        shown.add("image", f"{URL}{number}")
+    await fetch_shown(shown, HOSTS, {})
+    shown.add("image", f"{URL}2")
+    with pytest.raises(RequestError, match="by URL have more than 0 MiB together; send fewer"):
+        await fetch_shown(shown, HOSTS, {f"{URL}0": b"0123456789", f"{URL}1": b"0123456789"})
