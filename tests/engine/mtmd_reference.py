@@ -1,6 +1,6 @@
-"""What llama.cpp's own helper for images gives: greedy tokens for a prompt with images, printed as JSON.
+"""What llama.cpp's own helper gives: greedy tokens for a prompt with images and sounds, printed as JSON.
 
-Run as `python -m tests.engine.mtmd_reference MODEL PROJECTOR TOKENS PART...`, a part being `text:...` or `image:FILE`.
+Run as `python -m tests.engine.mtmd_reference MODEL PROJECTOR TOKENS PART...`, a part being `text:...` or `file:FILE`.
 """
 
 # pyright: basic

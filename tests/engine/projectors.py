@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ EMBEDDING = 64
 """Of the language models that these projectors fit."""
 LAYERS, HEADS, FEED_FORWARD, PATCH, SIDE = 2, 4, 128, 14, 112
 PATCHES = (SIDE // PATCH) ** 2
+MEL_BINS, STACKED, POSITIONS = 128, 60, 1500
+SAMPLE_RATE = 16_000
 
 F16, F32 = TensorType.F16, TensorType.F32
 
@@ -50,6 +53,25 @@ def write_qwen(path: Path) -> Path:
     return _write(path, "qwen2vl_merger", [*second, *_norm("v.post_ln"), *projection])
 
 
+def write_ultravox(path: Path) -> Path:
+    """An ear: of the 1,500 states that Whisper's encoder makes of 30 s, each 60 become one embedding."""
+    stacked = STACKED * EMBEDDING
+    found: Tensors = [
+        ("a.conv1d.1.weight", (EMBEDDING, MEL_BINS, 3), F16),
+        ("a.conv1d.1.bias", (EMBEDDING, 1), F32),
+        ("a.conv1d.2.weight", (EMBEDDING, EMBEDDING, 3), F16),
+        ("a.conv1d.2.bias", (EMBEDDING, 1), F32),
+        ("a.position_embd.weight", (POSITIONS, EMBEDDING), F32),
+        *_norm("a.post_ln"),
+        ("mm.a.norm_pre.weight", (stacked,), F32),
+        ("mm.a.mlp.1.weight", (2 * EMBEDDING, stacked), F16),
+        ("mm.a.norm_mid.weight", (EMBEDDING,), F32),
+        ("mm.a.mlp.2.weight", (EMBEDDING, EMBEDDING), F16),
+    ]
+    numbers = {"num_mel_bins": MEL_BINS, "projector.stack_factor": STACKED}
+    return _write_tensors(path, _metadata("audio", "ultravox", numbers), [*found, *_layers("a", key_bias=False)])
+
+
 def write_qwen_language_model(path: Path) -> Path:
     """A language model of Qwen2-VL's architecture."""
     metadata = fields(QWEN, runs=True)
@@ -70,26 +92,49 @@ def picture(seed: int, width: int = 140, height: int = 84) -> bytes:
     return file.getvalue()
 
 
+def sound(seed: int, seconds: float = 1.5) -> bytes:
+    """A WAV file of a few tones."""
+    time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    tones = np.random.default_rng(seed).uniform(100, 4000, 4)
+    samples = np.sin(2 * np.pi * np.outer(tones, time)).mean(axis=0)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes((samples * 32_000).astype("<i2").tobytes())
+    return file.getvalue()
+
+
 def _norm(name: str) -> Tensors:
     return [(f"{name}.weight", (EMBEDDING,), F32), (f"{name}.bias", (EMBEDDING,), F32)]
 
 
 def _write(path: Path, kind: str, more: Tensors) -> Path:
+    metadata = _metadata("vision", kind, {"image_size": SIDE, "patch_size": PATCH})
+    metadata |= {f"clip.vision.image_{key}": Field.array(ValueType.FLOAT32, [0.5] * 3) for key in ("mean", "std")}
+    found: Tensors = [("v.patch_embd.weight", (EMBEDDING, 3, PATCH, PATCH), F16), *more, *_layers("v")]
+    return _write_tensors(path, metadata, found)
+
+
+def _metadata(sense: str, kind: str, more: dict[str, int]) -> Fields:
     numbers = {
         "embedding_length": EMBEDDING,
         "feed_forward_length": FEED_FORWARD,
         "block_count": LAYERS,
         "projection_dim": EMBEDDING,
         "attention.head_count": HEADS,
-        "image_size": SIDE,
-        "patch_size": PATCH,
+        **more,
     }
     metadata: Fields = {"general.architecture": Field.string("clip"), "clip.projector_type": Field.string(kind)}
-    metadata["clip.has_vision_encoder"] = Field.boolean(True)
-    metadata |= {f"clip.vision.{key}": Field.u32(value) for key, value in numbers.items()}
-    metadata["clip.vision.attention.layer_norm_epsilon"] = Field.f32(1e-6)
-    metadata |= {f"clip.vision.image_{key}": Field.array(ValueType.FLOAT32, [0.5] * 3) for key in ("mean", "std")}
-    found: Tensors = [("v.patch_embd.weight", (EMBEDDING, 3, PATCH, PATCH), F16), *more]
+    metadata[f"clip.has_{sense}_encoder"] = Field.boolean(True)
+    metadata |= {f"clip.{sense}.{key}": Field.u32(value) for key, value in numbers.items()}
+    metadata[f"clip.{sense}.attention.layer_norm_epsilon"] = Field.f32(1e-6)
+    return metadata
+
+
+def _layers(prefix: str, *, key_bias: bool = True) -> Tensors:
+    found: Tensors = []
     for i in range(LAYERS):
         for name, rows, columns in (
             ("attn_q", EMBEDDING, EMBEDDING),
@@ -99,9 +144,11 @@ def _write(path: Path, kind: str, more: Tensors) -> Path:
             ("ffn_up", FEED_FORWARD, EMBEDDING),
             ("ffn_down", EMBEDDING, FEED_FORWARD),
         ):
-            found += [(f"v.blk.{i}.{name}.weight", (rows, columns), F16), (f"v.blk.{i}.{name}.bias", (rows,), F32)]
-        found += [*_norm(f"v.blk.{i}.ln1"), *_norm(f"v.blk.{i}.ln2")]
-    return _write_tensors(path, metadata, found)
+            found.append((f"{prefix}.blk.{i}.{name}.weight", (rows, columns), F16))
+            if key_bias or name != "attn_k":
+                found.append((f"{prefix}.blk.{i}.{name}.bias", (rows,), F32))
+        found += [*_norm(f"{prefix}.blk.{i}.ln1"), *_norm(f"{prefix}.blk.{i}.ln2")]
+    return found
 
 
 def _write_tensors(path: Path, metadata: Fields, found: Tensors) -> Path:

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from server.engine.messages import Delta, Generate, Medium, Sampling
+from server.engine.messages import Delta
+from server.engine.request import Generate, Medium, Sampling
 from server.errors import LoadError, RequestError
-from tests.engine.projectors import GEMMA, picture, write_gemma, write_llava, write_qwen, write_qwen_language_model
+from tests.engine.projectors import (
+    GEMMA,
+    picture,
+    sound,
+    write_gemma,
+    write_llava,
+    write_qwen,
+    write_qwen_language_model,
+    write_ultravox,
+)
 from tests.engine.test_engine import TIE, Answer, ask
 from tests.offload.models import write_random
 
@@ -51,15 +61,16 @@ async def show(engine: Engine, *seeds: int, **fields: Any) -> Answer:
     return await ask(engine, text, 12, media=media, **fields)
 
 
-def reference(files: dict[str, str], folder: Path, *parts: str | int) -> dict[str, Any]:
-    """What llama.cpp's helper gives for texts and pictures."""
+def reference(files: dict[str, str], folder: Path, *parts: str | int | bytes) -> dict[str, Any]:
+    """What llama.cpp's helper gives for texts, pictures by their seeds, and sounds."""
     arguments: list[str] = []
-    for part in parts:
+    for number, part in enumerate(parts):
         if isinstance(part, str):
             arguments.append(f"text:{part}")
         else:
-            (folder / f"{part}.png").write_bytes(picture(part))
-            arguments.append(f"image:{folder / f'{part}.png'}")
+            file = folder / str(number)
+            file.write_bytes(picture(part) if isinstance(part, int) else part)
+            arguments.append(f"file:{file}")
     command = [sys.executable, "-m", "tests.engine.mtmd_reference", files["path"], files["projector_path"], "12"]
     return json.loads(subprocess.run([*command, *arguments], capture_output=True, check=True, text=True).stdout)
 
@@ -179,3 +190,37 @@ async def test_the_projector_of_another_model_is_refused(start_engine: StartEngi
     wide = write_random(replace(GEMMA, arch="llama", window=0, n_embd=128, head=32), tmp_path / "wide.gguf")
     with pytest.raises(LoadError, match=r"the projector .* does not fit"):
         await start_engine(path=str(wide), projector_path=str(write_llava(tmp_path / "projector.gguf")))
+
+
+async def test_sounds_are_heard(start_engine: StartEngine, random_gguf: Path, tmp_path: Path) -> None:
+    ears = write_ultravox(tmp_path / "projector.gguf")
+    engine = await start_engine(projector_path=str(ears))
+    assert (engine.info.vision, engine.info.hearing) == (False, True)
+
+    async def hear(*seeds: int, **fields: Any) -> Answer:
+        text = BEFORE + (BETWEEN if len(seeds) > 1 else "") + BEHIND
+        places = [len(BEFORE), len(BEFORE + BETWEEN)]
+        media = [Medium("audio", sound(seed), at) for seed, at in zip(seeds, places, strict=False)]
+        return await ask(engine, text, 12, media=media, **fields)
+
+    files = {"path": str(random_gguf), "projector_path": str(ears)}
+    one, other = await hear(1, logprobs=0), await hear(2, logprobs=0)
+    assert any(abs(a.logprob - b.logprob) > TIE for a, b in zip(one.logprobs, other.logprobs, strict=True))
+    expected = reference(files, tmp_path, BEFORE, sound(1), BEHIND)
+    assert one.tokens[0] == expected["tokens"]
+    assert one.usage.prompt_tokens == expected["prompt_tokens"]
+    two = await hear(1, 2)
+    assert two.tokens[0] == reference(files, tmp_path, BEFORE, sound(1), BETWEEN, sound(2), BEHIND)["tokens"]
+    again = await hear(1)
+    assert again.tokens == one.tokens
+    assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"no sound", sound(1)[:20], picture(1)])
+async def test_what_is_no_sound_is_refused(start_engine: StartEngine, tmp_path: Path, damage: bytes) -> None:
+    engine = await start_engine(projector_path=str(write_ultravox(tmp_path / "projector.gguf")))
+    with pytest.raises(RequestError, match="a sound cannot be read; send a WAV, MP3 or FLAC file"):
+        await ask(engine, BEHIND, media=[Medium("audio", damage, 0)])
+    with pytest.raises(RequestError, match="this model has no vision; leave the images out"):
+        await ask(engine, BEHIND, media=[image(1, 0)])
+    assert (await ask(engine, BEHIND, 2)).tokens[0]
