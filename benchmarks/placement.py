@@ -2,9 +2,10 @@
 
 python -m benchmarks.placement [--repeats 3]
 
-A device is another process on this machine that computes with all cores, while the host computes with one, so that the
-two differ. The placements go from the CPU alone through some layers, whole or without their feed-forward parts, to the
-whole model on one device, and over two devices. Best run on a machine that does nothing else.
+Devices are other processes on this machine: the first computes with all cores, the second and the host with one, so
+that they differ. The placements go from the CPU alone through some layers, whole or without their feed-forward parts,
+to the whole model on one device, and over two; of all that the planner makes for many budgets, those are taken
+whose predictions differ, since the order of the others means nothing. Best run on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.table import Table
 from converter.convert import quantize
 from converter.gguf_info import read_gguf_info
 from server.engine.cores import cpu_name, usable_cores
-from server.engine.messages import LoadSpec
+from server.engine.load_spec import LoadSpec
 from server.offload.asking import ask
 from server.offload.devices import discover
 from server.offload.footprint import footprint
@@ -47,12 +48,18 @@ DEPTH = 60
 """Tokens in the sequence while speed is measured, on average."""
 MIB = 1 << 20
 UNBOUNDED = 1 << 50
-ONE_DEVICE: tuple[tuple[GpuLayers, int], ...] = (
-    (0, UNBOUNDED), (2, UNBOUNDED), (5, UNBOUNDED), (8, UNBOUNDED), (11, UNBOUNDED), ("all", UNBOUNDED),
-    ("all", 148 * MIB), ("all", 138 * MIB), ("all", 128 * MIB), (8, 120 * MIB),
-)  # fmt: skip
-"""Layers and bytes of the device; where the bytes do not suffice, feed-forward parts stay on the CPU."""
-TWO_DEVICES = ((80 * MIB, 150 * MIB), (60 * MIB, 110 * MIB))
+BUDGETS: tuple[tuple[GpuLayers, tuple[int, ...]], ...] = (
+    *((layers, (UNBOUNDED,)) for layers in range(12)),
+    ("all", (UNBOUNDED,)),
+    *(("all", (size * MIB,)) for size in range(90, 150, 6)),
+    *((8, (size * MIB,)) for size in (100, 120)),
+    *(("all", (80 * MIB, size * MIB)) for size in (60, 150)),
+    *(("all", (60 * MIB, size * MIB)) for size in (60, 80, 110)),
+)
+"""Layers, and bytes of each device; where the bytes do not suffice, feed-forward parts stay on the CPU."""
+APART = 1.06
+"""How far two predictions must differ for their order to count: as much as the same step does from turn to turn."""
+CALIBRATIONS = 4
 
 
 @dataclass
@@ -66,13 +73,13 @@ class Row:
 
 def main(repeats: Annotated[int, typer.Option(help="Measurements of each placement; the fastest counts.")] = 3) -> None:
     """Measure placements and compare their order with the predicted one."""
-    threads, console = usable_cores(), Console(stderr=True)
-    with tempfile.TemporaryDirectory() as folder, rpc_worker(threads) as first, rpc_worker(threads) as second:
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder, rpc_worker(usable_cores()) as first, rpc_worker(1) as second:
         path = Path(folder) / "random-160m-q4_k_m.gguf"
         quantize(write_random(RANDOM_160M, Path(folder) / "random-160m.gguf"), path, "Q4_K_M")
         endpoints = (first.endpoint, second.endpoint)
         speeds = _measured(endpoints)
-        outcomes = list(_outcomes(read_gguf_info(path), discover(endpoints), speeds))
+        outcomes = _apart(_outcomes(read_gguf_info(path), discover(endpoints), speeds))
         rows = [Row(_describe(outcome.plan), 1000 * outcome.plan.seconds) for outcome in outcomes]
         for _ in range(repeats):  # in turns, so that a slow minute meets all of them
             for row, outcome in zip(rows, outcomes, strict=True):
@@ -87,14 +94,15 @@ def main(repeats: Annotated[int, typer.Option(help="Measurements of each placeme
 
 
 def _measured(endpoints: tuple[str, ...]) -> dict[str, DeviceSpeed]:
-    """The host with one thread and the devices, timed twice just now; the faster counts, since others only disturb."""
-    rounds: list[tuple[DeviceSpeed, ...]] = []
-    for _ in range(2):
+    """The host with one thread and the devices, timed just now; the fastest counts, since others only disturb."""
+    speeds: dict[str, DeviceSpeed] = {}
+    for _ in range(CALIBRATIONS):
         answer = ask(Measure(("CPU", "RPC0", "RPC1"), endpoints, 1), time_limit=120)
         if not isinstance(answer, Speeds):
             raise SystemExit(f"the devices could not be measured: {answer}")
-        rounds.append(answer.devices)
-    return {one.name: _faster(one, other) for one, other in zip(*rounds, strict=True)}
+        for found in answer.devices:
+            speeds[found.name] = _faster(speeds.get(found.name, found), found)
+    return speeds
 
 
 def _faster(one: DeviceSpeed, other: DeviceSpeed) -> DeviceSpeed:
@@ -103,15 +111,14 @@ def _faster(one: DeviceSpeed, other: DeviceSpeed) -> DeviceSpeed:
         bandwidth={name: max(speed, other.bandwidth[name]) for name, speed in one.bandwidth.items()},
         attention=max(one.attention, other.attention),
         call=min(one.call, other.call),
+        operation=min(one.operation, other.operation),
         link=max(one.link, other.link),
     )
 
 
 def _outcomes(info: GGUFInfo, machine: Machine, speeds: dict[str, DeviceSpeed]) -> Iterator[Outcome]:
-    """The placements to be compared."""
-    cases: list[tuple[GpuLayers, tuple[int, ...]]] = [(layers, (size,)) for layers, size in ONE_DEVICE]
-    cases.extend(("all", sizes) for sizes in TWO_DEVICES)
-    for layers, sizes in cases:
+    """What the planner makes of each budget."""
+    for layers, sizes in BUDGETS:
         devices = tuple(
             replace(device, total=size, free=size) for device, size in zip(machine.devices, sizes, strict=False)
         )
@@ -119,6 +126,15 @@ def _outcomes(info: GGUFInfo, machine: Machine, speeds: dict[str, DeviceSpeed]) 
         solver = Solver(info, footprint(info), replace(machine, devices=devices), wish, speeds, depth=DEPTH)
         found = plan(solver.problem(solver.buffers_of_whole(UBATCHES[0]), UBATCHES[0]))
         yield Outcome(wish, machine, found, solver.budgets, UBATCHES[0], 0, False)
+
+
+def _apart(outcomes: Iterator[Outcome]) -> list[Outcome]:
+    """Those whose predictions differ enough to be ranked, the fastest first."""
+    kept: list[Outcome] = []
+    for outcome in sorted(outcomes, key=lambda each: each.plan.seconds):
+        if not kept or outcome.plan.seconds >= APART * kept[-1].plan.seconds:
+            kept.append(outcome)
+    return kept
 
 
 def _describe(found: Plan) -> str:
@@ -156,7 +172,8 @@ def _report(rows: list[Row], speeds: dict[str, DeviceSpeed]) -> None:
     text = (
         "# Placements, predicted and measured\n\n"
         f"A random model of 160 million weights in Q4_K_M on {machine}.\n"
-        "The host computes with one thread, the devices (RPC workers on the same machine) with all.\n\n"
+        "The devices are RPC workers on the same machine: RPC0 computes with all cores, RPC1 and the host with one.\n"
+        f"Of the placements for {len(BUDGETS)} budgets, those whose predictions differ by {APART - 1:.0%} at least.\n\n"
         + "\n".join(lines)
         + f"\n\nSpearman correlation of the ranks: {correlation:.3f}.\n"
     )
