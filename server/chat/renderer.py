@@ -104,7 +104,7 @@ class Renderer:
         question = Render(list(messages), [dict(tool) for tool in tools], dict(variables or {}), thinking)
         answer = await self._ask(question)
         if isinstance(answer, Refused):
-            raise RequestError(answer.message, status=answer.status, code=answer.code, param=answer.param)
+            raise _refusal(answer)
         assert isinstance(answer, Rendered)
         return Prompt(answer.text, answer.boundaries, answer.begun)
 
@@ -261,10 +261,20 @@ async def in_turn(gate: asyncio.Lock | asyncio.Semaphore) -> AsyncGenerator[None
         gate.release()
 
 
-async def check(source: str) -> None:
-    """Try a template on a short conversation. Raises RequestError where it does not compile, or fails."""
-    async with contextlib.aclosing(Renderer(source)) as renderer:
-        await renderer.render([{"role": "user", "content": "Hello"}])
+def check(source: str) -> None:
+    """Try a template on a short conversation, blocking. Raises RequestError where it does not compile, or fails."""
+    process = Process(Load(source, {}, None))
+    try:
+        answer = process.ask(Render([{"role": "user", "content": "Hello"}], [], {}, None))
+    finally:
+        process.close()
+        process.reap()
+    if isinstance(answer, Refused):
+        raise _refusal(answer)
+
+
+def _refusal(answer: Refused) -> RequestError:
+    return RequestError(answer.message, status=answer.status, code=answer.code, param=answer.param)
 
 
 def _unloaded() -> RequestError:

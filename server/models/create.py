@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable
@@ -69,7 +68,7 @@ def create(
         folder: where the Modelfile's relative paths start from.
         file: what error messages call the Modelfile.
         bundled: whether this is the demo model that brim makes by itself.
-        template_checked: whether `check_template` has been awaited for it already.
+        template_checked: whether `check_template` has found it good already.
         progress: called while files are converted and hashed.
 
     Raises:
@@ -77,7 +76,7 @@ def create(
     """
     model_name = ModelName.parse(name)
     if not template_checked:
-        asyncio.run(check_template(modelfile, file))
+        check_template(modelfile, file)
     with plain_errors(), store.staging() as staging:
         source = find_source(store, modelfile.source, folder)
         maker = _Maker(store, staging, model_name.name, progress)
@@ -300,14 +299,14 @@ def _with_words(manifest: Manifest, modelfile: Modelfile) -> Manifest:
     )
 
 
-async def check_template(modelfile: Modelfile, file: str) -> None:
+def check_template(modelfile: Modelfile, file: str) -> None:
     """Try the template that a Modelfile brings, if it does. Raises BrimError where it cannot be used."""
     if not modelfile.template:
         return
     from server.chat.renderer import check
 
     try:
-        await check(modelfile.template)
+        check(modelfile.template)
     except RequestError as error:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise  # the machine's fault

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from server.engine.grammar import Constraint, Grammars
@@ -68,11 +68,13 @@ def accepts(constraint: Constraint, said: bytes) -> bool:
 @settings(max_examples=200)
 @given(PATTERNS, st.lists(TEXTS, min_size=5, max_size=20))
 def test_no_string_passes_that_the_pattern_excludes(pattern: str, texts: list[str]) -> None:
+    # `[]` and `[^]` are sets in ECMA-262, and the beginning of one in Python
+    assume("[]" not in pattern and "[^]" not in pattern)
     try:
         grammar = Grammar("json_schema", json.dumps({"type": "string", "pattern": pattern}))
         GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
         matches = re.compile(pattern[1:-1], re.ASCII).fullmatch
-    except (RequestError, re.error):  # `[]` is a set in ECMA-262, and the beginning of one in Python
+    except RequestError:
         return
     for text in texts:
         constraint = GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)

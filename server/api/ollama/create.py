@@ -111,7 +111,7 @@ async def _create(body: CreateRequest, context: Context) -> AsyncGenerator[bytes
                 )
 
         async with in_turn(context.own_templates):
-            await check_template(modelfile, "Modelfile")
+            await asyncio.to_thread(check_template, modelfile, "Modelfile")
 
         def work(report: Progress) -> None:
             create(store, body.model, modelfile, Path(), progress=report, template_checked=True)

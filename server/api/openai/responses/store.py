@@ -23,10 +23,12 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
+from time import sleep
 
 DAY = 86_400.0
 MOST_RESPONSES = 100_000
 BUSY_SECONDS = 10.0
+RETRY_SECONDS = 0.01
 VERSION = 1
 
 _SCHEMA = """
@@ -204,7 +206,8 @@ class ResponseStore:
 
 def _prepare(db: sqlite3.Connection) -> None:
     """Settle how the file is used, and lay out the tables of a new one."""
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
+    _write_ahead(db)
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
         db.execute(f"PRAGMA {pragma}")
     if db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return
@@ -217,6 +220,19 @@ def _prepare(db: sqlite3.Connection) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
     db.commit()
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Let readers and a writer go side by side. SQLite does not wait for others where it changes this."""
+    attempts = round(BUSY_SECONDS / RETRY_SECONDS)
+    while db.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            attempts -= 1
+            if attempts == 0:
+                raise
+            sleep(RETRY_SECONDS)
 
 
 def _not_found(name: str, param: str | None = None) -> RequestError:
