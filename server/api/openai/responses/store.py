@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +24,6 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-from time import sleep
 
 DAY = 86_400.0
 MOST_RESPONSES = 100_000
