@@ -63,7 +63,6 @@ class Renderer:
     Attributes:
         source: the Jinja source.
         format: how the model writes reasoning and calls.
-        variables: what the template may be told, by name; known once it was started.
 
     The process is started when it is first needed, or by `start`, and again after a template that had to be stopped.
     """
@@ -112,8 +111,10 @@ class Renderer:
         """End the process for good."""
         if not self._process.closed:
             self._process.close()
-            self._thread.submit(self._process.reap)
-            self._thread.shutdown(wait=False)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._process.reap)
+            finally:
+                self._thread.shutdown(wait=False)
 
     async def _ask(self, question: Question | None) -> Answer | None:
         async with in_turn(self._turn):

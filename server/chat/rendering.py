@@ -93,7 +93,7 @@ def decode_answer(body: bytes) -> Answer:
 
 def answers(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer each frame of `source` on `sink`."""
-    template = ChatTemplate(None)
+    template: ChatTemplate | None = None
     while len(head := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         question = _question.decode(source.read(int.from_bytes(head)))
         with _limited_time():
@@ -102,6 +102,7 @@ def answers(source: BinaryIO, sink: BinaryIO) -> None:
                     template = ChatTemplate(text, tokens, named(name) if name else None)
                     answer = Loaded(sorted(template.variables))
                 case Render():
+                    assert template  # the first frame loads it
                     answer = _render(template, question)
             sink.write(_bounded(answer))
         sink.flush()
