@@ -214,12 +214,13 @@ class Reader(OutputParser):
                 return scanner.complete
 
     def json_string(self) -> Generator[None, None, str | None]:
-        """Consume a JSON string; returns what it says, None where there is none."""
+        """Consume a JSON string; returns what it says, None where there is none or it has escapes: names have none."""
         parts: list[str] = []
         yield from self.space()
         if not (yield from self.peek('"')) or not (yield from self.json(parts.append)):
             return None
-        return json.loads("".join(parts))
+        text = "".join(parts)
+        return None if "\\" in text else json.loads(text)
 
     def peek(self, mark: str) -> Generator[None, None, bool]:
         """Whether the text goes on with `mark`; consumes nothing."""

@@ -70,9 +70,11 @@ class TaggedFormat(ChatFormat):
         def argument(parameter: Parameter, rule: str) -> str:
             kind = tags.text if parameter.is_text else tags.other
             head = mark(f"{tags.parameter}{parameter.name}{kind}{tags.padding}", special)
-            end = f"{tags.padding}{tags.parameter_end}\n"
             if parameter.is_text:
-                return f"{rule}: {head} {rule}_text\n{text_until(end, special, parameter, f'{rule}_text')}"
+                end, padding = tags.parameter_end, tags.padding
+                text = text_until(end, special, parameter, f"{rule}_text", padding=padding)
+                return f'{rule}: {head} {rule}_text "\\n"\n{text}'
+            end = f"{tags.padding}{tags.parameter_end}\n"
             return f"{rule}: {head} {json_value(parameter)} {mark(end, special)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:
@@ -80,10 +82,12 @@ class TaggedFormat(ChatFormat):
             return mark(head, special), '""', mark(f"{tags.function_end}\n", special)
 
         if tags.shared:
-            rules = sequence(r'"\n" call', "call", closing, parallel=parallel)
+            rules = sequence("call", "call", closing, parallel=parallel)
         else:
-            rules = sequence(rf'"\n" call {closing}', rf'"\n" {opening} "\n" call {closing}', parallel=parallel)
-        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), tags.outer[0])
+            rules = sequence(f"call {closing}", rf'"\n" {opening} "\n" call {closing}', parallel=parallel)
+        bare = (f"{tags.function}{tool.name}{tags.named}" for tool in tools)
+        rules += separate_arguments("call", tools, argument, frame)
+        return CallGrammar(rf'({opening} "\n")?', rules, (tags.outer[0], *bare))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each tag on a line of its own."""
