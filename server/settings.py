@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -130,6 +131,8 @@ class Settings(BaseSettings):
     """Largest sum of the bodies of all requests being answered."""
     request_timeout: float = Field(default=60.0, gt=0)
     """How long a request may take to arrive, and how long a client may leave its answer unread."""
+    max_time: Duration = Field(default=math.inf, gt=0)
+    """Longest that the answer to a request may take, its wait included; a request may ask for less."""
     rate_limit: RateSetting | None = None
     """How often each API key, or each address where there are no keys, may ask."""
     max_connections: int = Field(default=512, ge=1)

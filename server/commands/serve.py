@@ -70,6 +70,9 @@ def serve(
     ] = None,
     max_connections: Annotated[int | None, Option(help="Connections open at once; 512 by default.")] = None,
     max_body: Annotated[str | None, Option(metavar="SIZE", help="Largest request body; 16MiB by default.")] = None,
+    max_time: Annotated[
+        str | None, Option(metavar="DURATION", help="Longest that an answer may take: 10m; unbounded by default.")
+    ] = None,
     rate_limit: Annotated[
         str | None, Option(metavar="N/minute", help="Requests of each API key, or address; also second, hour, day.")
     ] = None,
@@ -114,6 +117,7 @@ def serve(
         "request_timeout": request_timeout,
         "max_connections": max_connections,
         "max_body": max_body,
+        "max_time": max_time,
         "rate_limit": rate_limit,
         "log_prompts": log_prompts,
         "log_json": log_json,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from msgspec import Struct, field
@@ -50,6 +51,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
     queue_limit: int = 256
+    max_time: float = math.inf
+    """Seconds that a request may take from its arrival on."""
     cache_ram: int = 0
     cache_disk: int = 0
     cache_dir: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class Runner:
     Args:
         helpers: threads that choose the tokens of several sequences side by side.
         encoder: has what prompts show.
+        max_time: seconds that a request may take, if it does not ask for less.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Runner:
         *,
         helpers: int,
         encoder: Encoder | None = None,
+        max_time: float = math.inf,
     ) -> None:
         self.metrics = Metrics()
         self.requests: dict[int, Request] = {}
@@ -55,6 +58,7 @@ class Runner:
         self._scheduler = scheduler
         self._cache = cache
         self._encoder = encoder
+        self._max_time = max_time
         self._chooser = Chooser(vocab, helpers)
 
     # requests
@@ -78,7 +82,11 @@ class Runner:
 
     def expire(self, now: float) -> Steps | None:
         """End the requests whose time is over."""
-        late = [r for r in self.requests.values() if r.ask.max_time and now - r.arrived > r.ask.max_time]
+        late = [
+            request
+            for request in self.requests.values()
+            if now - request.arrived > min(request.ask.max_time or math.inf, self._max_time)
+        ]
         if not late:
             return None
         deltas: list[Delta] = []

@@ -167,6 +167,7 @@ class Worker:
             self._cache,
             helpers=min(tuning.threads, spec.parallel),
             encoder=encoder,
+            max_time=spec.max_time,
         )
         threads = (tuning.threads, tuning.threads_batch)
         seconds = time.monotonic() - begun

@@ -205,6 +205,7 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         projector_path=str(source.projector or ""),
         projector_device=projector.device if projector else "",
         lookup=settings.lookup,
+        max_time=settings.max_time,
         kv_unified=settings.kv_unified,
     )
     return spec, choice
