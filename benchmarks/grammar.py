@@ -19,51 +19,38 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from server.chat.constraint import Head, constrain
-from server.chat.formats import named
-from server.chat.task import ChatTask
-from server.chat.tools import Tool
 from server.engine.cores import cpu_name, usable_cores
 from server.engine.grammar import Constraint, Grammars
 from server.engine.llama.context import Context, ContextShape
 from server.engine.llama.model import Model
 from server.engine.load_spec import LoadSpec
-from server.engine.request import Generate, Grammar
+from server.engine.request import Grammar
 
 RESULTS = Path(__file__).parent / "results"
-ARGUMENTS = {
-    "type": "object",
-    "properties": {
-        "query": {"type": "string", "minLength": 1},
-        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
-        "tags": {"type": "array", "items": {"type": "string", "maxLength": 20}},
-        "order": {"enum": ["newest", "best"]},
-    },
-    "required": ["query", "limit", "tags", "order"],
-    "additionalProperties": False,
-}
 CALL = {
     "type": "object",
-    "properties": {"name": {"const": "search"}, "arguments": ARGUMENTS},
+    "properties": {
+        "name": {"const": "search"},
+        "arguments": {
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "minLength": 1},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+                "tags": {"type": "array", "items": {"type": "string", "maxLength": 20}},
+                "order": {"enum": ["newest", "best"]},
+            },
+            "required": ["query", "limit", "tags", "order"],
+            "additionalProperties": False,
+        },
+    },
     "required": ["name", "arguments"],
     "additionalProperties": False,
 }
-
-
-def _text_or_calls(style: str) -> Grammar:
-    """What an answer is held to that may call a tool but need not, in a format whose calls look like text."""
-    task = ChatTask(messages=[], tools=(Tool("search", "", ARGUMENTS),), generate=Generate(id=0, prompt=""))
-    grammar = constrain(task, named(style), {}, Head()).grammar
-    assert grammar
-    return grammar
-
-
 GRAMMARS = {
     "a tool call's schema": Grammar("json_schema", json.dumps(CALL)),
     "any JSON object": Grammar("json_object", ""),
     "a regex": Grammar("regex", "[A-Z][a-z]+( [a-z]+){3,20}\\."),
     "free text, then a list": Grammar("lark", 'start: /[^-]*/ ("- " /[^\\n-]+/ "\\n")+'),
-    "text or Llama's calls": _text_or_calls("llama"),
 }
 
 

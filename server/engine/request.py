@@ -31,33 +31,17 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[int, float] = field(default_factory=dict[int, float])
 
 
-class Beginning(Struct, frozen=True, kw_only=True):
-    """From where on an output is held to a grammar.
-
-    Attributes:
-        behind: only behind this text (the end of reasoning).
-        triggers: from the first of these texts on, which is held to it too (tool calls). None is part of another.
-        aside: the marks around text in which triggers do not count (reasoning).
-        repeats: whether such text may come anywhere and more than once; else only where the output begins.
-    """
-
-    behind: str = ""
-    triggers: tuple[str, ...] = ()
-    aside: tuple[str, str] | None = None
-    repeats: bool = False
-
-
 class Grammar(Struct, frozen=True):
-    """A constraint on the output.
+    """A constraint on the output. `source` is a JSON Schema, a regex, a JSON array of strings, or a grammar's text.
 
-    Attributes:
-        source: a JSON Schema, a regex, a JSON array of strings, or a grammar's text.
-        begins: from where on it counts; None: from the first token.
+    With `trigger`, the constraint starts only after the output has come to contain that string (lazy tool calls).
     """
 
     kind: GrammarKind
     source: str
-    begins: Beginning | None = None
+    trigger: str | None = None
+    behind: str | None = None
+    """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
 
     @classmethod
     def of_schema(cls, schema: Mapping[str, Any]) -> Grammar:

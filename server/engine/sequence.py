@@ -115,11 +115,10 @@ class Sequence:
 
     @property
     def forced(self) -> int | None:
-        """The token that must come next because its reasoning has to end, unless its grammar forbids that."""
-        token = self.budget.forced if self.budget else None
-        if token is None or not self.constraint or not self.constraint.begun or self.constraint.admits(token):
-            return token
-        return None
+        """The token that must come next because its reasoning has to end; a grammar that has begun goes before."""
+        if self.budget is None or (self.constraint and self.constraint.begun):
+            return None
+        return self.budget.forced
 
     @property
     def decoding(self) -> bool:

@@ -43,16 +43,13 @@ class CallGrammar(Struct, frozen=True):
     Attributes:
         opening: an expression in Lark that opens the first call: `"<tool_call>"`, `<[151657]>`, a rule of `rules`.
         rules: a Lark grammar's rules, of which `calls` describes all that follows the opening up to the turn's end.
-        triggers: texts, each of which begins calls wherever it shows in the output, the first with a letter of the
-            opening; none where calls cannot be told from other text.
-        otherwise: where there is none, an expression for an answer that does not begin with a call, with the
-            calls that may come later in it.
+        trigger: the text of the opening as it shows in the output; None where it cannot be told from other text, so
+            that calls are enforced only where one is required.
     """
 
     opening: str
     rules: str
-    triggers: tuple[str, ...]
-    otherwise: str = ""
+    trigger: str | None
 
 
 class ChatFormat(ABC):
@@ -64,9 +61,6 @@ class ChatFormat(ABC):
     """Special tokens, by their text, that must show in the output for it to be read."""
     reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
     """The marks around reasoning, where the format has any."""
-
-    calls_end_reasoning: ClassVar[bool] = False
-    """Whether calls are read in reasoning too, which they end."""
 
     text_opening: ClassVar[str] = ""
     """What stands between the prompt and an answer's text, where the model itself would have to write it."""

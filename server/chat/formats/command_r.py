@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import any_mark, json_calls, mark, sequence
+from server.chat.formats.lark import json_calls, literal, mark, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 KEYS = ("tool_name", "parameters")
 BLOCK = "Action:\n```json"
-BLOCKS = (BLOCK, "Action: ```json")
 OPEN, CLOSE = "<|START_ACTION|>", "<|END_ACTION|>"
 THINK, THOUGHT = "<|START_THINKING|>", "<|END_THINKING|>"
 WRAPPING = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>")
@@ -28,7 +27,7 @@ WRAPPING = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_T
 class CommandRReader(MarkedJsonReader):
     """Calls follow the heading `Action:`."""
 
-    opens = BLOCKS
+    opens = (BLOCK, "Action: ```json")
     closes = ("```",)
 
 
@@ -44,7 +43,7 @@ class CommandR(ChatFormat):
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, indented as the model's template does, of one call where they are not parallel."""
         rules = sequence(r'"\n[\n    " object', r'",\n    " object', r'"\n]```"', parallel=parallel)
-        return CallGrammar(any_mark(BLOCKS, {}), rules + json_calls(tools, keys=KEYS), BLOCKS)
+        return CallGrammar(literal(BLOCK), rules + json_calls(tools, keys=KEYS), BLOCK)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""
@@ -74,7 +73,7 @@ class CommandR7B(ChatFormat):
         number = r'"{\"tool_call_id\": \"" /[0-9]{1,2}/ "\", "'
         end = rf'"\n]" {mark(CLOSE, special)}'
         rules = sequence(rf'"[\n    " {number} object', rf'",\n    " {number} object', end, parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools, keys=KEYS, begin=""), (OPEN,))
+        return CallGrammar(mark(OPEN, special), rules + json_calls(tools, keys=KEYS, begin=""), OPEN)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

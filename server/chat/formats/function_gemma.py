@@ -94,7 +94,7 @@ class FunctionGemma(ChatFormat):
         rules += separate_arguments(
             "call", tools, argument, lambda tool: (literal(f"call:{tool.name}{{"), '","', f'"}}" {closing}')
         )
-        return CallGrammar(opening, rules, (self.dialect.opens,))
+        return CallGrammar(opening, rules, self.dialect.opens)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Calls that follow each other at once."""

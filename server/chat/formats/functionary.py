@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import json_arguments
-from server.chat.formats.lark import any_of, literal, names, sequence, text_unlike
+from server.chat.formats.lark import any_of, literal, sequence
 from server.chat.formats.reader import Reader
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Functionary31(ChatFormat):
         rules += any_of(
             "call", tools, lambda tool, arguments: f"{literal(tool.name + '>')} {arguments} {literal(CLOSE)}"
         )
-        return CallGrammar(literal(OPEN), rules, (OPEN,))
+        return CallGrammar(literal(OPEN), rules, OPEN)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Calls that follow each other at once."""
@@ -84,13 +84,10 @@ class Functionary32(ChatFormat):
     reader = Functionary32Reader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """The first call follows the mark that the prompt ends with. Text may have that mark before other words."""
-        rules = sequence("call", f"{literal(TO)} call", parallel=parallel)
-        rules += any_of("call", tools, lambda tool, arguments: f"{literal(f'{tool.name}{chr(10)}')} {arguments}")
-        called = rf"{names(tools)}\n(?s:.*)"
-        rules += f"text: TEXT? | part (calls | text)\n{text_unlike(f'(?s:.*){TO}(?s:.*)|{called}')}"
-        rules += f"part[suffix={literal(TO)}]: PART\nPART: /(?s:.*)/ & ~/{called}/\n"
-        return CallGrammar('""', rules, (), "text")
+        """The first call follows the mark that the prompt ends with."""
+        rules = sequence('""', f"{literal(TO)} call", parallel=parallel)
+        rules += any_of("call", tools, lambda tool, arguments: f"{literal(tool.name)} {literal(chr(10))} {arguments}")
+        return CallGrammar("call", rules, None)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """The first call follows the mark that the prompt ends with."""

@@ -92,7 +92,7 @@ class Glm(ChatFormat):
         rules += separate_arguments(
             "call", tools, argument, lambda tool: (f"{literal(tool.name)} {line}", '""', mark(CLOSE, special))
         )
-        return CallGrammar(opening, rules, (OPEN,))
+        return CallGrammar(opening, rules, OPEN)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each tag on a line of its own."""

@@ -24,7 +24,7 @@ ENDS = ("<|end|>", "<|call|>", "<|return|>")
 TO = "to=functions."
 TO_TOOL = f"commentary {TO}"
 
-_RECIPIENT = re.compile(re.escape(TO) + r"([\w.-]+)|to=[\w.-]+")
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)")
 _CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
 _HEADER_SO_FAR = re.compile(r"[\w<|>=.\s-]*")
 
@@ -84,14 +84,13 @@ class Harmony(ChatFormat):
     reader = HarmonyReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """One call: the mark after it ends the answer. Its recipient may stand before the channel."""
-        channel, constrain, message, end = (mark(text, special) for text in (CHANNEL, CONSTRAIN, MESSAGE, "<|call|>"))
-        middle = f'({channel} "commentary")? (" "? {constrain} "json" | " json")? {message}'
+        """One call: the mark after it ends the answer."""
+        middle = f'" " {mark(CONSTRAIN, special)} "json" {mark(MESSAGE, special)}'
+        end = mark("<|call|>", special)
         rules = "calls: call\n" + any_of(
             "call", tools, lambda tool, arguments: f"{literal(tool.name)} {middle} {arguments} {end}"
         )
-        opening = f'({channel} "commentary ")? {literal(TO)}'
-        return CallGrammar(opening, rules, tuple(TO + tool.name for tool in tools))
+        return CallGrammar(f"{mark(CHANNEL, special)} {literal(TO_TOOL)}", rules, CHANNEL + TO_TOOL)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """A message for each; a model makes one at a time."""

@@ -19,7 +19,7 @@ class MarkedJsonReader(Reader):
     """For formats that announce a call, or a list of calls, by a mark.
 
     Attributes:
-        opens: marks that calls follow; one may end with the bracket of their list.
+        opens: marks that calls follow.
         closes: marks that follow calls.
         thinking: marks around reasoning.
         wrapping: marks around the answer's text, which are no part of it.
@@ -37,9 +37,7 @@ class MarkedJsonReader(Reader):
         while mark := (yield from self.until(marks, self.content)):
             if mark in self.wrapping:
                 self.settle()
-                continue
-            self.put_back("[" if mark.endswith("[") else "")
-            if (yield from json_call_list(self)):
+            elif (yield from json_call_list(self)):
                 yield from self.closing(*self.closes)
 
 
@@ -146,4 +144,4 @@ def _ignore(_: str) -> None:
 
 def json_object(name: str, arguments: str, *, keys: tuple[str, str] = ("name", "arguments")) -> str:
     """A call as a JSON object's text; `arguments` is JSON text too."""
-    return f'{{"{keys[0]}": {json.dumps(name, ensure_ascii=False)}, "{keys[1]}": {arguments}}}'
+    return f'{{"{keys[0]}": {json.dumps(name)}, "{keys[1]}": {arguments}}}'

@@ -19,23 +19,6 @@ if TYPE_CHECKING:
     from server.chat.formats.parameters import Parameter
     from server.chat.tools import Tool
 
-SPACE = r"[\s\x1c-\x1f]"
-"""What Python takes for white space, as a regular expression for llguidance."""
-
-
-def pattern(text: str) -> str:
-    """A regular expression for just this text, between slashes."""
-    return "".join(char if char.isalnum() or char == "_" else f"\\x{{{ord(char):x}}}" for char in text)
-
-
-def spaced(*parts: str) -> str:
-    """A terminal for texts one behind the other, with some white space between any two."""
-    return "/" + r"\s{0,4}".join(map(pattern, parts)) + "/"
-
-
-LIST = f"OPEN: {spaced('[', '')}\nCOMMA: {spaced('', ',', '')}\nCLOSE: {spaced('', ']')}\n"
-"""Terminals for what a list is written with, spaced as a model likes."""
-
 
 def literal(text: str) -> str:
     """A terminal for just this text."""
@@ -49,11 +32,6 @@ def mark(text: str, special: Mapping[str, int]) -> str:
         return literal(text)
     parts = re.split("(" + "|".join(map(re.escape, sorted(inside, key=len, reverse=True))) + ")", text)
     return " ".join(f"<[{special[part]}]>" if part in special else literal(part) for part in parts if part)
-
-
-def any_mark(texts: Sequence[str], special: Mapping[str, int]) -> str:
-    """An expression for any of some marks."""
-    return f"({' | '.join(mark(text, special) for text in texts)})"
 
 
 def sequence(first: str, other: str, end: str = "", *, parallel: bool) -> str:
@@ -90,7 +68,7 @@ def json_calls(
     """
 
     def body(tool: Tool, arguments: str) -> str:
-        head = f'{begin}"{keys[0]}": {literal(tool.name)}, "{keys[1]}": '
+        head = f'{begin}"{keys[0]}": {json.dumps(tool.name)}, "{keys[1]}": '
         return f"{literal(head)} {arguments} {end}"
 
     return any_of("object", tools, body)
@@ -144,55 +122,17 @@ def all_until(end: str, special: Mapping[str, int], rule: str, allowed: str = "/
     tokens = [end.index(token) for token in special if token in end]
     if not tokens:
         return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
-    before, after = end[: min(tokens)], end[min(tokens) :]
-    # a token ends text by itself, and where it is spelt out the reader does not know the difference
-    unlike = f"~/(?s:.*){pattern(after)}(?s:.*)/"
-    ending = literal(before) if before else ""
-    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed} & {unlike}) {ending}"
-
-
-def text_unlike(matched: str, name: str = "TEXT") -> str:
-    """The terminal `name`: text, not empty, that is not matched as a whole by a regular expression."""
-    return f"{name}: /(?s:.+)/ & ~/{matched}/\n"
-
-
-def text_then_calls(begun: str, marks: Sequence[str], special: Mapping[str, int], calls: str) -> tuple[str, str]:
-    """For formats whose calls look like text: they begin an answer or follow a mark.
-
-    Args:
-        begun: a regular expression for what is read as the beginning of a call where an answer begins.
-        marks: what calls may follow later. One that the model has no token for is kept out of its text.
-        special: the model's special tokens by their text.
-        calls: an expression for all that follows a mark.
-
-    Returns:
-        An expression for an answer that does not begin with a call, and the rules that it speaks of.
-    """
-    unlike = [f"{SPACE}*({begun}|<think>)(?s:.*)"]
-    unlike += [f"(?s:.*){pattern(one)}(?s:.*)" for one in marks if one not in special]
-    tokens = " | ".join(mark(one, special) for one in marks if one in special)
-    return f"TEXT? (({tokens}) {calls})?" if tokens else "TEXT?", text_unlike("|".join(unlike))
-
-
-def names(tools: Sequence[Tool]) -> str:
-    """A regular expression for the name of any of `tools`."""
-    return "(" + "|".join(pattern(tool.name) for tool in tools) + ")"
+    before, after = end[: min(tokens)], end[min(tokens) :]  # a token ends text by itself
+    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed}) {literal(before) if before else ''}"
 
 
 def text_until(
-    end: str,
-    special: Mapping[str, int],
-    parameter: Parameter,
-    rule: str,
-    *,
-    padding: str = "",
-    without_tags: bool = False,
+    end: str, special: Mapping[str, int], parameter: Parameter, rule: str, *, without_tags: bool = False
 ) -> str:
     """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it.
 
     Args:
         end: the mark.
-        padding: what stands before it, but may be missing where any text is allowed.
         special: the model's special tokens by their text.
         parameter: whose value the text is.
         rule: the rule's name.
@@ -201,22 +141,20 @@ def text_until(
     schema = parameter.schema
     choices: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
     if choices:
-        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(padding + end, special)}"
+        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(end, special)}"
     constraints: list[str] = []
     if "pattern" in schema and (parameter.strict or is_regular(schema["pattern"])):
-        constraints.append(_searched(schema["pattern"]))
+        constraints.append(_pattern(schema["pattern"]))
     if "minLength" in schema or "maxLength" in schema:
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
     elif constraints or without_tags:
         constraints.append("/[^<]*/")
-    if constraints:
-        return all_until(padding + end, special, rule, " & ".join(constraints))
-    return all_until(end, special, rule)
+    return all_until(end, special, rule, " & ".join(constraints) or "/(?s:.*)/")
 
 
-def _searched(text: str) -> str:
+def _pattern(pattern: str) -> str:
     """A schema's pattern, which may match anywhere, as a terminal that matches all of the text."""
-    before = "" if text.startswith("^") else "(?s:.*)"
-    after = "" if text.endswith("$") else "(?s:.*)"
-    inner = re.sub(r"(?<!\\)/", r"\\/", text.removeprefix("^").removesuffix("$"))
+    before = "" if pattern.startswith("^") else "(?s:.*)"
+    after = "" if pattern.endswith("$") else "(?s:.*)"
+    inner = re.sub(r"(?<!\\)/", r"\\/", pattern.removeprefix("^").removesuffix("$"))
     return f"/{before}({inner}){after}/"

@@ -59,7 +59,7 @@ class Lfm(ChatFormat):
             return f'{rule} (", " {rule})*' if parallel else rule
 
         rules = f'calls: "[" ({some("call")} | {some("object")}) "]" {mark(CLOSE, special)}\n'
-        return CallGrammar(mark(OPEN, special), rules + python_calls(tools) + json_calls(tools), (OPEN,))
+        return CallGrammar(mark(OPEN, special), rules + python_calls(tools) + json_calls(tools), OPEN)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

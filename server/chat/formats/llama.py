@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import json_call, json_call_list, json_object
-from server.chat.formats.lark import LIST, SPACE, any_of, mark, names, spaced, text_then_calls
+from server.chat.formats.lark import json_calls, sequence
 from server.chat.formats.reader import Reader
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 KEYS = ("name", "parameters")
 PYTHON = "<|python_tag|>"
-
-SEPARATOR = f"SEPARATOR: {spaced('', ';', '')} | {spaced('', ',', '')}\n"
 
 
 class LlamaReader(Reader):
@@ -57,23 +55,11 @@ class Llama(ChatFormat):
     reader = LlamaReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """The objects, one behind the other or in a list, spaced as the model likes."""
-        opening = f"{mark(PYTHON, special)}?"
-        others, listed = ("(SEPARATOR object)*", "(COMMA object)*") if parallel else ("", "")
-        rules = (
-            f"calls: object {others} | OPEN object {listed} CLOSE\n{LIST}{SEPARATOR}{any_of('object', tools, _object)}"
+        """The objects, with semicolons between them."""
+        return CallGrammar(
+            "object", sequence('""', '"; " object', parallel=parallel) + json_calls(tools, keys=KEYS), None
         )
-        begun = rf'(\[{SPACE}*)?\{{(?s:.*)"(tool_)?name"{SPACE}*:{SPACE}*"{names(tools)}"'
-        otherwise, text = text_then_calls(begun, (PYTHON,), special, "calls")
-        return CallGrammar(opening, rules + text, (), otherwise)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """The objects, with semicolons between them."""
         return "; ".join(json_object(*call, keys=KEYS) for call in calls)
-
-
-def _object(tool: Tool, arguments: str) -> str:
-    kind = spaced("", '"type"', ":", '"function"', ",", "")
-    name = spaced("", '"name"', ":", f'"{tool.name}"', ",", "")
-    key = r'("\"parameters\"" | "\"arguments\"")'
-    return f'"{{" ({kind})? {name} {key} {spaced("", ":", "")} {arguments} {spaced("", "}")}'

@@ -90,7 +90,7 @@ class MiniCpm(ChatFormat):
             return mark(f'{tool.name}">', special), '""', mark(FUNCTION_END, special)
 
         rules = sequence("call", rf'"\n" {opening} call', parallel=parallel)
-        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), (FUNCTION,))
+        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), FUNCTION)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call on a line."""

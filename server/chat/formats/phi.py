@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import json_calls, literal, mark, sequence
+from server.chat.formats.lark import json_calls, mark, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN, CLOSE = "<|tool_call|>", "<|/tool_call|>"
-LISTED = "functools["
 
 
 class PhiReader(MarkedJsonReader):
     """The model has marks for calls, but often writes the `functools` that it was first trained on."""
 
-    opens = (OPEN, LISTED)
+    opens = (OPEN, "functools")
     closes = (CLOSE,)
 
 
@@ -38,8 +37,8 @@ class Phi(ChatFormat):
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
         end = f'"]" {mark(CLOSE, special)}'
-        rules = sequence("object", '", " object', end, parallel=parallel) + json_calls(tools)
-        return CallGrammar(f'({mark(OPEN, special)} "[" | {literal(LISTED)})', rules, (OPEN, LISTED))
+        rules = sequence('"[" object', '", " object', end, parallel=parallel)
+        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), OPEN)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

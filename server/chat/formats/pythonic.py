@@ -9,17 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from server.chat.formats.base import CallGrammar, ChatFormat
-from server.chat.formats.lark import (
-    LIST,
-    SPACE,
-    json_value,
-    literal,
-    mark,
-    names,
-    separate_arguments,
-    sequence,
-    text_then_calls,
-)
+from server.chat.formats.lark import json_value, literal, separate_arguments, sequence
 from server.chat.formats.notation import PYTHON, read_items, read_value
 from server.chat.formats.parameters import declared
 from server.chat.formats.reader import Reader
@@ -100,12 +90,9 @@ class Pythonic(ChatFormat):
     reader = PythonicReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """A list, of one call where they are not parallel. Marks may stand around it."""
-        opening, end = f"({mark(START, special)} | {mark(TAG, special)})?", f"{mark(END, special)}?"
-        rules = LIST + sequence("OPEN call", "COMMA call", f"CLOSE {end}", parallel=parallel) + python_calls(tools)
-        begun = rf"\[{SPACE}*{names(tools)}(\.call)?\("
-        otherwise, text = text_then_calls(begun, (START, TAG), special, "calls")
-        return CallGrammar(opening, rules + text, (), otherwise)
+        """A list, of one call where they are not parallel."""
+        rules = sequence("call", '", " call', '"]"', parallel=parallel) + python_calls(tools)
+        return CallGrammar('"["', rules, None)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

@@ -214,13 +214,12 @@ class Reader(OutputParser):
                 return scanner.complete
 
     def json_string(self) -> Generator[None, None, str | None]:
-        """Consume a JSON string; returns what it says, None where there is none or it has escapes: names have none."""
+        """Consume a JSON string; returns what it says, None where there is none."""
         parts: list[str] = []
         yield from self.space()
         if not (yield from self.peek('"')) or not (yield from self.json(parts.append)):
             return None
-        text = "".join(parts)
-        return None if "\\" in text else json.loads(text)
+        return json.loads("".join(parts))
 
     def peek(self, mark: str) -> Generator[None, None, bool]:
         """Whether the text goes on with `mark`; consumes nothing."""

@@ -70,11 +70,9 @@ class TaggedFormat(ChatFormat):
         def argument(parameter: Parameter, rule: str) -> str:
             kind = tags.text if parameter.is_text else tags.other
             head = mark(f"{tags.parameter}{parameter.name}{kind}{tags.padding}", special)
-            if parameter.is_text:
-                end, padding = tags.parameter_end, tags.padding
-                text = text_until(end, special, parameter, f"{rule}_text", padding=padding)
-                return f'{rule}: {head} {rule}_text "\\n"\n{text}'
             end = f"{tags.padding}{tags.parameter_end}\n"
+            if parameter.is_text:
+                return f"{rule}: {head} {rule}_text\n{text_until(end, special, parameter, f'{rule}_text')}"
             return f"{rule}: {head} {json_value(parameter)} {mark(end, special)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:
@@ -82,12 +80,10 @@ class TaggedFormat(ChatFormat):
             return mark(head, special), '""', mark(f"{tags.function_end}\n", special)
 
         if tags.shared:
-            rules = sequence("call", "call", closing, parallel=parallel)
+            rules = sequence(r'"\n" call', "call", closing, parallel=parallel)
         else:
-            rules = sequence(f"call {closing}", rf'"\n" {opening} "\n" call {closing}', parallel=parallel)
-        bare = (f"{tags.function}{tool.name}{tags.named}" for tool in tools)
-        rules += separate_arguments("call", tools, argument, frame)
-        return CallGrammar(rf'({opening} "\n")?', rules, (tags.outer[0], *bare))
+            rules = sequence(rf'"\n" call {closing}', rf'"\n" {opening} "\n" call {closing}', parallel=parallel)
+        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), tags.outer[0])
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each tag on a line of its own."""
