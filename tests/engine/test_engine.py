@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -262,11 +263,13 @@ async def test_refusals_say_why(start_engine: StartEngine) -> None:
 
 async def test_a_dead_worker_fails_its_requests_and_nothing_else(start_engine: StartEngine) -> None:
     engine = await start_engine()
-    running = asyncio.create_task(ask(engine, PROMPT, 300))
-    await asyncio.sleep(0.1)
-    os.kill(engine.pid, signal.SIGKILL)
-    with pytest.raises(RequestError, match="killed by signal 9"):
-        await running
+    request = Generate(id=0, prompt=PROMPT, max_tokens=450, ignore_eos=True)
+    async with aclosing(engine.generate(request)) as items:
+        assert isinstance(await anext(items), Delta)
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(RequestError, match="killed by signal 9"):
+            async for _ in items:
+                pass
     await asyncio.wait_for(engine.died.wait(), 5)
     assert not engine.alive
 
