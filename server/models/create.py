@@ -303,7 +303,7 @@ def check_template(modelfile: Modelfile, file: str) -> None:
     """Try the template that a Modelfile brings, if it does. Raises BrimError where it cannot be used."""
     if not modelfile.template:
         return
-    from server.chat.renderer import check
+    from server.chat.template_process import check
 
     try:
         check(modelfile.template)

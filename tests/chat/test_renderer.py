@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from demo.template import TEMPLATE
-from server.chat import renderer
+from server.chat import renderer, template_process
 from server.chat.renderer import Renderer
 from server.chat.template import ChatTemplate
 from server.errors import RequestError
@@ -168,7 +168,7 @@ async def test_a_template_that_cannot_be_loaded_is_not_tried_again_at_once(
         with pytest.raises(RequestError, match="takes longer than 10 s"):
             await template.render(HELLO)
         assert template._process._running is None
-        monkeypatch.setattr(renderer, "_spawn", lambda: pytest.fail("it was started again"))
+        monkeypatch.setattr(template_process, "_spawn", lambda: pytest.fail("it was started again"))
 
 
 async def test_a_machine_that_is_too_slow_ends_it_too(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
