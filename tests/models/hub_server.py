@@ -9,9 +9,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "maker/Tiny-GGUF"
+FILE = "Tiny-Q4_K_M.gguf"
+"""What tests pull, unless they name another."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = 4096
 """Files up to this size lie in Git itself, without a SHA-256 that the hub tells."""
@@ -140,3 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def files_in(folder: Path) -> set[str]:
+    """Names of all files, but the store's lock."""
+    return {path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
