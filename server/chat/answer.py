@@ -190,9 +190,7 @@ def _pauses(style: ChatFormat, held_to: Constraint, stops: Sequence[str], *, ope
     pauses: list[StopPause] = []
     if style.reasoning and not any(mark in stop for stop in stops for mark in style.reasoning):
         pauses.append(StopPause(*style.reasoning, opened))
-    if held_to.call_mark:
-        pauses.append(StopPause(held_to.call_mark, None))
-    return pauses
+    return pauses + [StopPause(mark, None) for mark in held_to.call_marks]
 
 
 def _check_senses(model: LoadedModel, task: ChatTask) -> None:

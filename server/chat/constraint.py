@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from server.chat.formats.lark import all_until, mark
 from server.chat.tools import NamedTool
-from server.engine.request import Grammar
+from server.engine.request import Beginning, Grammar
 from server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from server.chat.formats.base import ChatFormat
+    from server.chat.formats.base import CallGrammar, ChatFormat
     from server.chat.task import ChatTask
     from server.chat.template import Prompt
     from server.chat.tools import Tool
@@ -42,13 +42,19 @@ class Head:
 
     def grammar(self, start: str, rules: str) -> Grammar:
         """The grammar of an answer that goes on with a rule's body."""
-        return Grammar("lark", f"start: {self.reasoning}{start}\n{self.rules}{rules}", self.behind)
+        return Grammar("lark", f"start: {self.reasoning}{start}\n{self.rules}{rules}", self.begins)
+
+    @property
+    def begins(self) -> Beginning | None:
+        """Where all this begins."""
+        return Beginning(behind=self.behind) if self.behind else None
 
 
 def head_of(task: ChatTask, style: ChatFormat, special: Mapping[str, int], prompt: Prompt) -> Head:
     """What comes before the answer to a task.
 
-    A model may begin to reason where it was asked to, or where it marks its text so that both can be told apart.
+    A model may begin to reason where it was asked to, where its answer may be anything, or where it marks its text so
+    that both can be told apart.
     """
     end = style.open_reasoning(prompt.text)
     if end is not None:
@@ -56,7 +62,8 @@ def head_of(task: ChatTask, style: ChatFormat, special: Mapping[str, int], promp
     if prompt.begun:
         return Head()
     text = f"{mark(style.text_opening, special)} " if style.text_opening else ""
-    if style.reasoning is None or not (task.thinking or style.text_opening):
+    anything = task.answer is None and task.tool_choice == "auto"
+    if style.reasoning is None or not (task.thinking or anything or style.text_opening):
         return Head(text=text)
     begin, end = style.reasoning
     joint = mark(style.reasoning_joint, special) if style.reasoning_joint else "LEAD"
@@ -69,12 +76,12 @@ class Constraint(NamedTuple):
 
     Attributes:
         grammar: None leaves it free.
-        call_mark: the text that begins a call, where the answer may have one and that can be told from other text.
+        call_marks: the texts that calls follow, where the answer's text would have a form of its own.
         only_calls: whether it is to have no text.
     """
 
     grammar: Grammar | None
-    call_mark: str | None = None
+    call_marks: tuple[str, ...] = ()
     only_calls: bool = False
 
 
@@ -96,14 +103,21 @@ def constrain(task: ChatTask, style: ChatFormat, special: Mapping[str, int], hea
         return Constraint(_text_only(task.answer, head))
     calls = style.call_grammar(tools, special, parallel=task.parallel_tool_calls)
     if required:  # an answer that calls has no text that the answer's form could hold for
-        return Constraint(head.grammar(f"{calls.opening} calls", calls.rules), calls.trigger, only_calls=True)
+        return Constraint(head.grammar(f"{calls.opening} calls", calls.rules), only_calls=True)
     if task.answer is not None:
         rules = f"answer: {_as_lark(task.answer)}\n{calls.rules}"
-        return Constraint(head.grammar(f"({head.text}answer | {calls.opening} calls)", rules), calls.trigger)
-    if calls.trigger is None:
-        return Constraint(None)
-    grammar = Grammar("lark", f"start: calls\n{calls.rules}", calls.trigger, behind=head.behind)
-    return Constraint(grammar, calls.trigger)
+        return Constraint(head.grammar(f"({head.text}answer | {calls.opening} calls)", rules), calls.marks)
+    source = f"start: {calls.opening} calls\n{calls.rules}"
+    return Constraint(Grammar("lark", source, _of_calls(style, head, calls)))
+
+
+def _of_calls(style: ChatFormat, head: Head, calls: CallGrammar) -> Beginning:
+    """Where calls begin in an answer that may have some: not in reasoning, unless they end it."""
+    if style.calls_end_reasoning:
+        return Beginning(trigger=calls.triggers, start="" if head.behind else calls.start)
+    repeats = bool(style.text_opening)
+    aside = style.reasoning if repeats or not head.behind else None
+    return Beginning(behind=head.behind or "", trigger=calls.triggers, start=calls.start, aside=aside, repeats=repeats)
 
 
 def _callable(task: ChatTask) -> Sequence[Tool]:
@@ -125,7 +139,7 @@ def _text_only(answer: Grammar | None, head: Head) -> Grammar | None:
     if answer is None or head == Head():
         return answer
     if answer.kind in ("lark", "gbnf"):
-        return Grammar(answer.kind, answer.source, head.behind)
+        return Grammar(answer.kind, answer.source, head.begins)
     return head.grammar(f"{head.text}answer", f"answer: {_as_lark(answer)}")
 
 

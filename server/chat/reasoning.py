@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.request import ReasoningLimit
+from server.engine.request import Beginning, ReasoningLimit
 
 if TYPE_CHECKING:
     from server.chat.formats.base import ChatFormat
@@ -27,7 +27,7 @@ def limit_reasoning(task: ChatTask, style: ChatFormat, prompt: str, grammar: Gra
     begin, end = style.reasoning
     closing = end
     if end == TAG:  # templates write it on a line of its own, and an empty line behind it
-        constrained = grammar is not None and grammar.trigger == end
+        constrained = grammar is not None and grammar.begins == Beginning(behind=end)
         closing = f"\n{end}" if constrained else f"\n{end}\n\n"
     return ReasoningLimit(
         tokens=task.reasoning_budget,

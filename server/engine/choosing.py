@@ -61,6 +61,8 @@ class Chooser:
             except ConstraintError as error:
                 choice.fault = str(error)
                 break
+            if choice.calls_from is None and sequence.constraint and sequence.constraint.set_off:
+                choice.calls_from = len(choice.tokens)
             choice.tokens.append(token)
             choice.complete = sequence.constraint is not None and sequence.constraint.complete
             if (

@@ -17,12 +17,14 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
+from server.engine.beginning import Awaited
 from server.engine.json_schema import MAX_BYTES, SchemaError, parse_schema, prepare_schema
 from server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from server.engine.beginning import Spelt
     from server.engine.request import Grammar
     from server.engine.sampler import Indices, Row
 
@@ -88,8 +90,8 @@ class Grammars:
         """
         matcher = self._matcher(grammar).deep_copy()
         assert self._tokenizer
-        triggers = tuple(text.encode() for text in (grammar.behind, grammar.trigger) if text)
-        return Constraint(matcher, self._tokenizer, self._vocab, triggers, visible, ignore_eos=ignore_eos)
+        awaited = Awaited.of(grammar.begins) if grammar.begins else None
+        return Constraint(matcher, self._tokenizer, self._vocab, awaited, visible, ignore_eos=ignore_eos)
 
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         key = (grammar.kind, grammar.source)
@@ -252,7 +254,7 @@ class Constraint:
 
     Args:
         matcher: its own copy of a compiled grammar.
-        triggers: what the output must come to contain, one after the other, before the grammar begins.
+        awaited: what the output must come to contain before the grammar begins; None where it begins at once.
         visible: special tokens whose text counts as output.
         ignore_eos: whether end tokens are refused while others may come.
     """
@@ -262,7 +264,7 @@ class Constraint:
         matcher: LLMatcher,
         tokenizer: LLTokenizer,
         vocab: Vocabulary,
-        triggers: tuple[bytes, ...],
+        awaited: Awaited | None,
         visible: frozenset[int],
         *,
         ignore_eos: bool,
@@ -270,12 +272,21 @@ class Constraint:
         self._matcher = matcher
         self._tokenizer = tokenizer
         self._vocab = vocab
-        self._triggers = triggers
+        self._awaited = awaited
+        self._can_be_set_off = awaited is not None and bool(awaited.said.trigger or awaited.said.start)
         self._visible = visible
         self._ignore_eos = ignore_eos
-        self._tail = b""
         self._ends = np.array(sorted(vocab.end_tokens), np.intp)
-        self.begun = not triggers
+
+    @property
+    def begun(self) -> bool:
+        """Whether tokens are held to the grammar yet."""
+        return self._awaited is None
+
+    @property
+    def set_off(self) -> bool:
+        """Whether it has begun with something that set it off: what is said now is no text, but a call."""
+        return self._can_be_set_off and self.begun
 
     @property
     def complete(self) -> bool:
@@ -288,9 +299,10 @@ class Constraint:
             return not self._ignore_eos and (not self.begun or self._matcher.is_accepting())
         if self.begun:
             return self._matcher.validate_tokens([token]) == 1
-        waiting, text = self._read(token)
-        rest = [] if waiting else self._tokenizer.tokenize_bytes(text)
-        return not rest or self._matcher.validate_tokens(rest) == len(rest)
+        assert self._awaited
+        found = self._awaited.after(token, self._piece(token))
+        first = [] if isinstance(found, Awaited) else self._tokens(found)
+        return not first or self._matcher.validate_tokens(first) == len(first)
 
     def restrict(self, row: Row) -> Indices | None:
         """Single out the tokens that may come next, once the grammar has begun.
@@ -320,16 +332,15 @@ class Constraint:
 
     def take(self, token: int) -> None:
         """Go on by a token that has been chosen. Raises ConstraintError where llguidance gave up."""
-        if self.begun:
+        if self._awaited is None:
             self._consume([token])
             return
-        self._triggers, text = self._read(token)
-        if self._triggers:
-            kept = len(self._triggers[0]) - 1
-            self._tail = text[-kept:] if kept else b""
+        found = self._awaited.after(token, self._piece(token))
+        if isinstance(found, Awaited):
+            self._awaited = found
             return
-        self.begun = True
-        self._consume(self._tokenizer.tokenize_bytes(text))
+        self._awaited = None
+        self._consume(self._tokens(found))
 
     def _consume(self, tokens: list[int]) -> None:
         if not self._matcher.consume_tokens(tokens):
@@ -338,13 +349,13 @@ class Constraint:
     def _error(self) -> ConstraintError:
         return ConstraintError(self._matcher.get_error().partition("\n")[0])
 
-    def _read(self, token: int) -> tuple[tuple[bytes, ...], bytes]:
-        """The triggers that are still awaited after a token, and the text since the last one that came."""
-        waiting, text = self._triggers, self._tail + self._piece(token)
-        while waiting and (at := text.find(waiting[0])) >= 0:
-            text = text[at + len(waiting[0]) :]
-            waiting = waiting[1:]
-        return waiting, text
+    def _tokens(self, spelt: Sequence[Spelt]) -> list[int]:
+        """What is spelt, in tokens: some that spell it, where it is the rest of one."""
+        return [
+            token
+            for whole, piece in spelt
+            for token in ([whole] if whole is not None else self._tokenizer.tokenize_bytes(piece))
+        ]
 
     def _piece(self, token: int) -> bytes:
         return self._vocab.piece(token, special=token in self._visible)

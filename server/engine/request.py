@@ -31,17 +31,38 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[int, float] = field(default_factory=dict[int, float])
 
 
-class Grammar(Struct, frozen=True):
-    """A constraint on the output. `source` is a JSON Schema, a regex, a JSON array of strings, or a grammar's text.
+class Beginning(Struct, frozen=True, kw_only=True):
+    """From where on an output is held to a grammar, which speaks of what sets it off too.
 
-    With `trigger`, the constraint starts only after the output has come to contain that string (lazy tool calls).
+    With neither `trigger` nor `start` it begins at once, or right behind `behind`.
+
+    Attributes:
+        behind: only behind this text (the end of reasoning).
+        trigger: a regular expression for what sets it off wherever it comes (the mark of a call). It reaches some
+            hundreds of characters back at most. Where it has a group, the grammar begins with that.
+        start: one for what sets it off only where the output begins, white space aside (a call without a mark).
+        aside: the marks around text in which nothing sets it off (reasoning).
+        repeats: whether such text may come anywhere and more than once; else only where the output begins.
+    """
+
+    behind: str = ""
+    trigger: str = ""
+    start: str = ""
+    aside: tuple[str, str] | None = None
+    repeats: bool = False
+
+
+class Grammar(Struct, frozen=True):
+    """A constraint on the output.
+
+    Attributes:
+        source: a JSON Schema, a regex, a JSON array of strings, or a grammar's text.
+        begins: from where on it counts; None: from the first token.
     """
 
     kind: GrammarKind
     source: str
-    trigger: str | None = None
-    behind: str | None = None
-    """The trigger counts only after the output has come to contain this string (the end of reasoning)."""
+    begins: Beginning | None = None
 
     @classmethod
     def of_schema(cls, schema: Mapping[str, Any]) -> Grammar:

@@ -211,6 +211,8 @@ class Runner:
         for i, token in enumerate(choice.tokens):
             sequence.chosen += 1
             shown = self._vocab.piece(token, special=token in sequence.visible)
+            if i == choice.calls_from:
+                text += sequence.text.release()
             if self._chooser.ends(sequence, token):
                 text += sequence.text.push(shown if token in sequence.visible else b"")
                 return self._last(sequence, "stop", text, choice, i + 1, now)

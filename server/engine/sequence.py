@@ -115,10 +115,11 @@ class Sequence:
 
     @property
     def forced(self) -> int | None:
-        """The token that must come next because its reasoning has to end; a grammar that has begun goes before."""
-        if self.budget is None or (self.constraint and self.constraint.begun):
-            return None
-        return self.budget.forced
+        """The token that must come next because its reasoning has to end, unless its grammar forbids that."""
+        token = self.budget.forced if self.budget else None
+        if token is None or not self.constraint or not self.constraint.begun or self.constraint.admits(token):
+            return token
+        return None
 
     @property
     def decoding(self) -> bool:
@@ -154,6 +155,8 @@ class Choice:
     accepted: int = 0
     complete: bool = False
     """Whether the grammar allows nothing after the last token."""
+    calls_from: int | None = None
+    """From which of the tokens on they are a call and no text."""
     fault: str = ""
     """Why no token could be chosen."""
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])

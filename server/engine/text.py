@@ -33,6 +33,11 @@ class TextStream:
         """Add a token's bytes; returns the text that is certain now. After a stop string, `stopped_by` is set."""
         return self._release(self._decoder.decode(piece))
 
+    def release(self) -> str:
+        """From here on no stop string counts; returns what was held back."""
+        self._stops = []
+        return self._flush()
+
     def finish(self) -> str:
         """No more tokens will come: returns what was held back."""
         return self._release(self._decoder.decode(b"", final=True)) + self._flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from server.chat.task import ChatTask
 from server.chat.template import Prompt
 from server.chat.tools import NamedTool, Tool, ToolChoice
 from server.engine.grammar import to_lark
-from server.engine.request import Generate, Grammar
+from server.engine.request import Beginning, Generate, Grammar
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -57,15 +58,16 @@ def test_without_tools_and_form_nothing_is_constrained() -> None:
 def test_a_tool_may_be_called_from_the_mark_on() -> None:
     grammar = _grammar()
     assert grammar
-    assert grammar.trigger == "<tool_call>"
-    assert _allows(grammar, WEATHER.removeprefix(grammar.trigger))
-    assert not _allows(grammar, WEATHER.removeprefix(grammar.trigger).replace("get_weather", "get_news"))
+    assert grammar.begins
+    assert re.search(grammar.begins.trigger, WEATHER)
+    assert _allows(grammar, WEATHER)
+    assert not _allows(grammar, WEATHER.replace("get_weather", "get_news"))
 
 
 def test_a_tool_that_must_be_called_is_called_at_once() -> None:
     grammar = _grammar("required")
     assert grammar
-    assert grammar.trigger is None
+    assert grammar.begins is None
     assert _allows(grammar, WEATHER)
     assert _allows(grammar, TIME)
     assert not _allows(grammar, "Sunny.")
@@ -83,7 +85,7 @@ def test_behind_reasoning_line_breaks_may_come_first() -> None:
         (_grammar(answer=NUMBER, tools=(), reasoning_end="</think>"), "12"),
     ):
         assert grammar
-        assert grammar.trigger == "</think>"
+        assert grammar.begins == Beginning(behind="</think>")
         assert _allows(grammar, f"\n\n{text}")
         assert _allows(grammar, text)
 
@@ -133,7 +135,7 @@ def _answers(style: ChatFormat, prompt: str, *, thinking: bool | None = None, be
 def test_a_model_that_is_asked_to_may_reason_before_its_answer() -> None:
     grammar = _answers(HERMES, "<|im_start|>assistant\n", thinking=True)
     assert grammar
-    assert grammar.trigger is None
+    assert grammar.begins is None
     for text in ("12", WEATHER, "<think>\nHm.\n\nHm 3 < 4.\n</think>\n\n12", f"<think></think>\n{WEATHER}"):
         assert _allows(grammar, text)
     assert not _allows(grammar, "<think>Hm.</think>twelve")
@@ -141,7 +143,7 @@ def test_a_model_that_is_asked_to_may_reason_before_its_answer() -> None:
     assert not _allows(_answers(HERMES, "<|im_start|>assistant\n"), "<think>Hm.</think>12")
     opened = _answers(HERMES, "<|im_start|>assistant\n<think>\n", thinking=True)
     assert opened
-    assert opened.trigger == "</think>"
+    assert opened.begins == Beginning(behind="</think>")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from server.chat.events import Content, Event, Reasoning
 from server.chat.formats import FORMATS, named
 from server.chat.reasoning import limit_reasoning
 from server.chat.task import ChatTask
-from server.engine.request import Generate, Grammar, ReasoningLimit
+from server.engine.request import Beginning, Generate, Grammar, ReasoningLimit
 
 if TYPE_CHECKING:
     from server.chat.formats.base import ChatFormat
@@ -55,8 +55,8 @@ def test_what_is_forced_ends_reasoning(style: ChatFormat, opened: bool) -> None:
 def test_white_space_is_left_to_a_grammar_that_begins_there() -> None:
     style = named("hermes")
     assert (free := bound(style, PROMPT))
-    assert (held := bound(style, PROMPT, Grammar("lark", "", "</think>")))
-    assert (calls := bound(style, PROMPT, Grammar("lark", "", "<tool_call>", behind="</think>")))
+    assert (held := bound(style, PROMPT, Grammar("lark", "", Beginning(behind="</think>"))))
+    assert (calls := bound(style, PROMPT, Grammar("lark", "", Beginning(behind="</think>", trigger="<tool_call>"))))
     assert free.closing == calls.closing == " Enough of that.\n</think>\n\n"
     assert held.closing == " Enough of that.\n</think>"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from msgspec import structs
 
 from server.engine.grammar import Constraint, ConstraintError, Grammars
-from server.engine.request import Grammar, GrammarKind, Sampling
+from server.engine.request import Beginning, Grammar, GrammarKind, Sampling
 from server.engine.sampler import Indices, Row, Sampler
 from server.errors import RequestError
 from tests.engine.vocabulary import CONTROL, ENDS, ByteVocabulary
@@ -20,17 +20,18 @@ from tests.engine.vocabulary import CONTROL, ENDS, ByteVocabulary
 VOCABULARY = ByteVocabulary()
 GRAMMARS = Grammars(VOCABULARY)
 END = VOCABULARY.token(ENDS[0])
+COLON = Beginning(behind='":')
 
 
 def constraint(
     kind: GrammarKind,
     source: str,
-    trigger: str | None = None,
+    begins: Beginning | None = None,
     *,
     visible: frozenset[int] = frozenset(),
     ignore_eos: bool = False,
 ) -> Constraint:
-    return GRAMMARS.constraint(Grammar(kind, source, trigger), visible, ignore_eos=ignore_eos)
+    return GRAMMARS.constraint(Grammar(kind, source, begins), visible, ignore_eos=ignore_eos)
 
 
 def take(held: Constraint, text: str) -> Constraint:
@@ -142,8 +143,8 @@ def test_inline_schemas_of_a_lark_grammar_are_held_to_the_same_rules() -> None:
         constraint("lark", 'start: a\na: %json {"type": }')
 
 
-def test_a_trigger_may_be_spread_over_tokens_and_end_within_one() -> None:
-    held = take(constraint("regex", "[0-9]+", '":'), 'text "\' "')
+def test_the_text_before_may_be_spread_over_tokens_and_end_within_one() -> None:
+    held = take(constraint("regex", "[0-9]+", COLON), 'text "\' "')
     assert not held.begun
     assert held.admits(VOCABULARY.token(": "[0]))
     held.take(VOCABULARY.token(":"))
@@ -152,41 +153,48 @@ def test_a_trigger_may_be_spread_over_tokens_and_end_within_one() -> None:
         VOCABULARY.token("12"),
         VOCABULARY.token("00"),
     }
-    spaced = constraint("regex", " [0-9]", '":')
+    spaced = constraint("regex", " [0-9]", COLON)
     whole = VOCABULARY.token('": ')
     assert spaced.admits(whole)
     spaced.take(whole)
     assert take(spaced, "7").complete
-    assert not constraint("regex", "[0-9]", '":').admits(whole)
+    assert not constraint("regex", "[0-9]", COLON).admits(whole)
 
 
 def test_a_trigger_counts_only_behind_the_text_it_must_follow() -> None:
-    grammar = Grammar("regex", "[0-9]", "!", behind="so:")
+    grammar = Grammar("regex", "![0-9]", Beginning(behind="so:", trigger="!"))
     held = GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
     assert not take(held, "well! so: x").begun
     assert take(held, "!").begun
     assert take(held, "7").complete
 
 
-def test_a_token_that_would_break_the_grammar_at_the_trigger_is_drawn_again() -> None:
-    held = constraint("regex", "[0-9]", '":')
+def test_a_token_that_would_break_the_grammar_at_its_beginning_is_drawn_again() -> None:
+    held = constraint("regex", "[0-9]", COLON)
     row = np.zeros(VOCABULARY.size, np.float32)
     row[VOCABULARY.token('": ')] = 9
     row[VOCABULARY.token('":')] = 5
     assert Sampler(Sampling(temperature=0)).choose(row, held) == VOCABULARY.token('":')
 
 
-def test_before_the_trigger_ignored_ends_do_not_come() -> None:
-    assert constraint("regex", "x", "!").admits(END)
-    assert not constraint("regex", "x", "!", ignore_eos=True).admits(END)
+def test_before_the_beginning_ignored_ends_do_not_come() -> None:
+    begins = Beginning(behind="!")
+    assert constraint("regex", "x", begins).admits(END)
+    assert not constraint("regex", "x", begins, ignore_eos=True).admits(END)
 
 
-def test_a_visible_control_token_is_a_trigger_and_a_hidden_one_is_not() -> None:
+def test_the_grammar_speaks_of_the_trigger_too_in_the_tokens_that_it_came_in() -> None:
     mark = VOCABULARY.token(CONTROL[0])
-    seen = constraint("regex", "x", CONTROL[0], visible=frozenset({mark}))
+    begins = Beginning(trigger=rf"{re.escape(CONTROL[0])}|\(tool:")
+    source = f'start: (<[{mark}]> | "(") "tool:" /[0-9]/'
+    seen = constraint("lark", source, begins, visible=frozenset({mark}))
     seen.take(mark)
     assert seen.begun
-    hidden = constraint("regex", "x", CONTROL[0])
+    assert take(seen, "tool:7").complete
+    assert take(constraint("lark", source, begins), "what: ((tool:7").complete
+    spelt = take(constraint("lark", f"start: <[{mark}]>", begins), CONTROL[0][:-1])
+    assert not spelt.admits(VOCABULARY.token(CONTROL[0][-1]))  # a token's text is not the token
+    hidden = constraint("lark", source, begins)
     hidden.take(mark)
     assert not hidden.begun
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from server.engine.messages import Delta, TokenLogprob
-from server.engine.request import Generate, Grammar, GrammarKind, Sampling
+from server.engine.request import Beginning, Generate, Grammar, GrammarKind, Sampling
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ class Answer:
     stop_string: str | None = None
 
 
-async def ask(engine: Engine, kind: GrammarKind, source: str, trigger: str | None = None, **fields: Any) -> Answer:
+async def ask(engine: Engine, kind: GrammarKind, source: str, behind: str | None = None, **fields: Any) -> Answer:
     defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 200, "sampling": GREEDY}
-    return await collect(engine, Generate(id=0, grammar=Grammar(kind, source, trigger), **(defaults | fields)))
+    begins = Beginning(behind=behind) if behind else None
+    return await collect(engine, Generate(id=0, grammar=Grammar(kind, source, begins), **(defaults | fields)))
 
 
 async def collect(engine: Engine, request: Generate) -> Answer:
@@ -181,33 +182,45 @@ async def force(engine: Engine, text: str) -> Sampling:
     return Sampling(temperature=0, logit_bias=dict.fromkeys(tokens, 1000.0))
 
 
-async def test_a_trigger_sets_the_grammar_off(start_engine: StartEngine) -> None:
+async def test_a_grammar_begins_behind_a_text(start_engine: StartEngine) -> None:
     engine = await start_engine()
     sampling = await force(engine, "z")
-    answer = await ask(engine, "regex", "[0-9]{3}", trigger="zzz", sampling=sampling)
+    answer = await ask(engine, "regex", "[0-9]{3}", behind="zzz", sampling=sampling)
     assert re.fullmatch("zzz[0-9]{3}", answer.text[0])
     assert answer.finish == {0: "stop"}
-    never = await ask(engine, "regex", "[0-9]{3}", trigger="#!", sampling=sampling, max_tokens=20, ignore_eos=True)
+    never = await ask(engine, "regex", "[0-9]{3}", behind="#!", sampling=sampling, max_tokens=20, ignore_eos=True)
     assert never.text == {0: "z" * 20}
 
 
-async def test_what_follows_the_trigger_in_its_token_is_consumed(start_engine: StartEngine) -> None:
+async def test_stop_strings_count_in_text_and_not_in_calls(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    call = Grammar("regex", "z{3,5}[0-3]{3}", Beginning(trigger="zz|!"))
+    asked: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 40, "stop": ["0", "1", "2", "3"]}
+    sampling = await force(engine, "z")
+    answer = await collect(engine, Generate(id=0, grammar=call, sampling=sampling, **asked))
+    assert re.fullmatch("z{3,5}[0-3]{3}", answer.text[0])
+    assert (answer.finish, answer.stop_string) == ({0: "stop"}, None)
+    plain = await collect(engine, Generate(id=0, sampling=await force(engine, "2"), grammar=call, **asked))
+    assert (plain.text, plain.stop_string) == ({0: ""}, "2")
+
+
+async def test_what_follows_that_text_in_its_token_is_consumed(start_engine: StartEngine) -> None:
     engine = await start_engine()
     spelt = await engine.tokenize("the converter reads a checkpoint", pieces=True)
     token, piece = next((t, p.decode()) for t, p in zip(spelt.tokens, spelt.pieces, strict=True) if len(p) > 2)
     sampling = Sampling(temperature=0, logit_bias={token: 1000.0})
-    fits = await ask(engine, "lark", f'start: "{piece[1:]}" /[0-9]{{2}}/', trigger=piece[0], sampling=sampling)
+    fits = await ask(engine, "lark", f'start: "{piece[1:]}" /[0-9]{{2}}/', behind=piece[0], sampling=sampling)
     assert re.fullmatch(re.escape(piece) + "[0-9]{2}", fits.text[0])
     # where the rest of the token breaks the grammar, the token may not come
-    breaks = await ask(engine, "regex", "[0-9]{2}", trigger=piece[:2], sampling=sampling, max_tokens=40)
+    breaks = await ask(engine, "regex", "[0-9]{2}", behind=piece[:2], sampling=sampling, max_tokens=40)
     assert piece not in breaks.text[0]
 
 
-async def test_a_visible_special_token_is_a_trigger(start_engine: StartEngine) -> None:
+async def test_a_visible_special_token_is_such_a_text(start_engine: StartEngine) -> None:
     engine = await start_engine()
     mark = "<|im_start|>"
     sampling = Sampling(temperature=0, logit_bias={engine.info.special_tokens[mark]: 1000.0})
-    answer = await ask(engine, "regex", "[a-c]{4}", trigger=mark, sampling=sampling, visible=[mark])
+    answer = await ask(engine, "regex", "[a-c]{4}", behind=mark, sampling=sampling, visible=[mark])
     assert re.fullmatch(re.escape(mark) + "[a-c]{4}", answer.text[0])
 
 

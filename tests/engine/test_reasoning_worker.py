@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from server.engine.request import Generate, Grammar, ReasoningLimit, Sampling
+from server.engine.request import Beginning, Generate, Grammar, ReasoningLimit, Sampling
 from tests.engine.test_grammar_worker import GREEDY, PROMPT, Answer, collect
 
 if TYPE_CHECKING:
@@ -41,13 +41,23 @@ async def test_reasoning_ends_with_its_budget_and_the_answer_goes_on(start_engin
 async def test_a_grammar_begins_behind_reasoning_that_was_ended(start_engine: StartEngine) -> None:
     engine = await start_engine()
     for sampling in (GREEDY, Sampling(temperature=1.0, seed=7)):
-        form = Grammar("regex", "[a-f]{3}-[0-9]{2,4}", "</think>")
+        form = Grammar("regex", "[a-f]{3}-[0-9]{2,4}", Beginning(behind="</think>"))
         answer = await ask(engine, closing="\n</think>", grammar=form, sampling=sampling, ignore_eos=False)
         assert answer.finish == {0: "stop"}
         assert answer.text[0].partition("\n</think>")[2].strip("0123456789abcdef") == "-"
 
 
-async def test_a_grammar_that_has_begun_goes_before(start_engine: StartEngine) -> None:
+async def test_reasoning_that_a_grammar_allows_ends_with_its_budget_too(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    source = 'start: "<think>" thoughts /[ \\n]{0,4}/ /[a-f]{3}/\nthoughts[suffix="</think>"]: /(?s:.*)/'
+    answer = await ask(engine, grammar=Grammar("lark", source), ignore_eos=False)
+    assert answer.finish == {0: "stop"}
+    thoughts, _, rest = answer.text[0].partition(CLOSING)
+    assert thoughts.startswith("<think>")
+    assert len(rest.strip()) == 3
+
+
+async def test_a_grammar_that_forbids_it_goes_before(start_engine: StartEngine) -> None:
     engine = await start_engine()
     answer = await ask(engine, 2, grammar=Grammar("regex", "[ab]{30,40}"), ignore_eos=False)
     assert (answer.finish[0], answer.text[0].strip("ab")) == ("stop", "")

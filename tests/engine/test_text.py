@@ -52,6 +52,14 @@ def test_a_stop_string_across_pieces() -> None:
     assert (text.stopped_by, text.finish()) == ("END", "")
 
 
+def test_once_released_no_stop_string_counts() -> None:
+    text = TextStream(["END"])
+    assert text.push(b"one E") == "one "
+    assert text.release() == "E"
+    assert text.push(b"ND, END") + text.finish() == "ND, END"
+    assert text.stopped_by is None
+
+
 THOUGHTS = StopPause("<think>", "</think>")
 CALLS = StopPause("<tool_call>", None)
 

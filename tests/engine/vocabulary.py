@@ -11,12 +11,17 @@ ENDS = ("<|end|>", "<|turn|>")
 
 
 class ByteVocabulary:
-    """What a constraint needs of a model's vocabulary, without a model; `padding` is how many words are added."""
+    """What a constraint needs of a model's vocabulary, without a model.
 
-    def __init__(self, padding: int = 0) -> None:
+    Args:
+        padding: how many words are added.
+        control: its control tokens, besides those that end an answer.
+    """
+
+    def __init__(self, padding: int = 0, control: tuple[str, ...] = CONTROL) -> None:
         words = [f" w{i:x}" for i in range(padding)]
         plain = [bytes([i]) for i in range(256)] + [text.encode() for text in (*MERGED, "<tool>", *words)]
-        special = [text.encode() for text in (*CONTROL, *ENDS)]
+        special = [text.encode() for text in (*control, *ENDS)]
         self._pieces = plain + special
         self.size = len(self._pieces)
         self.control_tokens = frozenset(range(len(plain), self.size))

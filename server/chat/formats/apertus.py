@@ -62,7 +62,7 @@ class Apertus(ChatFormat):
         rules += any_of(
             "call", tools, lambda tool, arguments: f'{literal("{" + json.dumps(tool.name) + ": ")} {arguments} "}}"'
         )
-        return CallGrammar(mark(OPEN, special), rules, OPEN)
+        return CallGrammar(mark(OPEN, special), rules, (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN, CLOSE = "<tool_calls>", "</tool_calls>"
+LISTED = f"{OPEN}["
+"""The tag alone may be spoken of."""
 THINK, THOUGHT = "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"
 ANSWERED = "[END FINAL RESPONSE]"
 
@@ -24,7 +26,7 @@ ANSWERED = "[END FINAL RESPONSE]"
 class AprielReader(MarkedJsonReader):
     """Version 1.5 ends its answers with a mark too. A call may come straight out of reasoning."""
 
-    opens = (OPEN,)
+    opens = (LISTED,)
     closes = (CLOSE, ANSWERED)
     thinking = (THINK, THOUGHT)
     wrapping = (ANSWERED,)
@@ -39,14 +41,15 @@ class Apriel(ChatFormat):
 
     name = "apriel"
     marks = (OPEN, CLOSE, THOUGHT, ANSWERED)
-    telling = (f"{OPEN}[", "[BEGIN FINAL RESPONSE]")
+    telling = (LISTED, "[BEGIN FINAL RESPONSE]")
     reasoning = (THINK, THOUGHT)
+    calls_end_reasoning = True
     reader = AprielReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
-        rules = sequence('"[" object', '", " object', f'"]" {mark(CLOSE, special)}', parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), OPEN)
+        rules = sequence("object", '", " object', f'"]" {mark(CLOSE, special)}', parallel=parallel)
+        return CallGrammar(mark(LISTED, special), rules + json_calls(tools), (LISTED,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,16 +41,28 @@ class OutputParser(ABC):
 class CallGrammar(Struct, frozen=True):
     """How calls must be written, for llguidance.
 
+    Where calls are only allowed, all that the format's parser would read as the beginning of one must be found by
+    `trigger` or `start`, regular expressions as in `server.engine.request.Beginning`.
+
     Attributes:
         opening: an expression in Lark that opens the first call: `"<tool_call>"`, `<[151657]>`, a rule of `rules`.
         rules: a Lark grammar's rules, of which `calls` describes all that follows the opening up to the turn's end.
-        trigger: the text of the opening as it shows in the output; None where it cannot be told from other text, so
-            that calls are enforced only where one is required.
+        marks: texts that calls follow.
+        trigger: what begins calls wherever it shows in the output, the first with a letter of the opening; where it is
+            empty, any of the marks.
+        start: what begins calls only where the answer begins.
     """
 
     opening: str
     rules: str
-    trigger: str | None
+    marks: tuple[str, ...] = ()
+    trigger: str = ""
+    start: str = ""
+
+    @property
+    def triggers(self) -> str:
+        """What begins calls anywhere, marks included."""
+        return self.trigger or "|".join(map(re.escape, self.marks))
 
 
 class ChatFormat(ABC):
@@ -61,6 +74,9 @@ class ChatFormat(ABC):
     """Special tokens, by their text, that must show in the output for it to be read."""
     reasoning: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
     """The marks around reasoning, where the format has any."""
+
+    calls_end_reasoning: ClassVar[bool] = False
+    """Whether calls are read in reasoning too, which they end."""
 
     text_opening: ClassVar[str] = ""
     """What stands between the prompt and an answer's text, where the model itself would have to write it."""

@@ -6,11 +6,12 @@ Sources: https://docs.cohere.com/docs/command-r-plus-hf and https://docs.cohere.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
-from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import json_calls, literal, mark, sequence
+from server.chat.formats.json_calls import MarkedJsonReader, json_call, json_object
+from server.chat.formats.lark import LOOSE, any_mark, json_begun, json_calls, mark, sequence, spaced_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
 
 KEYS = ("tool_name", "parameters")
 BLOCK = "Action:\n```json"
+BLOCKS = (BLOCK, "Action: ```json")
 OPEN, CLOSE = "<|START_ACTION|>", "<|END_ACTION|>"
 THINK, THOUGHT = "<|START_THINKING|>", "<|END_THINKING|>"
 WRAPPING = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>")
 
 
 class CommandRReader(MarkedJsonReader):
-    """Calls follow the heading `Action:`."""
+    """Calls follow the heading `Action:`, as does the word that there is none: `directly_answer`."""
 
-    opens = (BLOCK, "Action: ```json")
+    opens = BLOCKS
     closes = ("```",)
+    thinking = None
+    call = staticmethod(partial(json_call, named_first=True))
 
 
 class CommandR(ChatFormat):
@@ -41,9 +45,11 @@ class CommandR(ChatFormat):
     reader = CommandRReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """A list, indented as the model's template does, of one call where they are not parallel."""
-        rules = sequence(r'"\n[\n    " object', r'",\n    " object', r'"\n]```"', parallel=parallel)
-        return CallGrammar(literal(BLOCK), rules + json_calls(tools, keys=KEYS), BLOCK)
+        """A list, of one call where they are not parallel, spaced as a model likes: some indent it deeply."""
+        rules = sequence("WS? open object", "comma object", 'close WS? "```"', parallel=parallel)
+        rules += LOOSE + spaced_calls(tools, KEYS[0], KEYS[1:])
+        trigger = rf"Action:[ \n]```json\s*{json_begun(tools)}"
+        return CallGrammar(any_mark(BLOCKS, {}), rules, BLOCKS, trigger)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""
@@ -73,7 +79,7 @@ class CommandR7B(ChatFormat):
         number = r'"{\"tool_call_id\": \"" /[0-9]{1,2}/ "\", "'
         end = rf'"\n]" {mark(CLOSE, special)}'
         rules = sequence(rf'"[\n    " {number} object', rf'",\n    " {number} object', end, parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools, keys=KEYS, begin=""), OPEN)
+        return CallGrammar(mark(OPEN, special), rules + json_calls(tools, keys=KEYS, begin=""), (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

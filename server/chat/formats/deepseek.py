@@ -68,7 +68,7 @@ class DeepSeekR1(ChatFormat):
             tools,
             lambda tool, arguments: rf'{head} {literal(tool.name)} "\n```json\n" {arguments} "\n```" {close}',
         )
-        return CallGrammar(mark(BEGIN, special), rules, BEGIN)
+        return CallGrammar(f"{mark(BEGIN, special)}?", rules, (BEGIN, OPEN))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call between marks, and marks around all."""
@@ -96,7 +96,7 @@ class DeepSeekV31(ChatFormat):
         rules += any_of(
             "call", tools, lambda tool, arguments: f"{opening} {literal(tool.name)} {separator} {arguments} {close}"
         )
-        return CallGrammar(mark(BEGIN, special), rules, BEGIN)
+        return CallGrammar(f"{mark(BEGIN, special)}?", rules, (BEGIN, OPEN))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call between marks, and marks around all."""

@@ -33,7 +33,7 @@ class Dialect(Struct, frozen=True):
 
 FUNCTION_GEMMA = Dialect("<start_function_call>", "<end_function_call>", "<escape>")
 GEMMA_4 = Dialect("<|tool_call>", "<tool_call|>", '<|"|>')
-THINK, THOUGHT = "<|channel>thought\n", "<channel|>"
+THINK, THOUGHT = "<|channel>thought", "<channel|>"
 
 
 class FunctionGemmaReader(Reader):
@@ -94,7 +94,7 @@ class FunctionGemma(ChatFormat):
         rules += separate_arguments(
             "call", tools, argument, lambda tool: (literal(f"call:{tool.name}{{"), '","', f'"}}" {closing}')
         )
-        return CallGrammar(opening, rules, self.dialect.opens)
+        return CallGrammar(opening, rules, (self.dialect.opens,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Calls that follow each other at once."""
@@ -120,6 +120,6 @@ class Gemma4(FunctionGemma):
     name = "gemma4"
     marks = (*structs.astuple(GEMMA_4), "<|channel>", THOUGHT)
     telling = (GEMMA_4.opens, GEMMA_4.closes)
-    reasoning = (THINK.rstrip(), THOUGHT)
+    reasoning = (THINK, THOUGHT)
     reader = Gemma4Reader
     dialect: ClassVar = GEMMA_4

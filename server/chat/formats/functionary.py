@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import json_arguments
-from server.chat.formats.lark import any_of, literal, sequence
+from server.chat.formats.lark import any_of, literal, names, sequence
 from server.chat.formats.reader import Reader
+from server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -45,11 +46,11 @@ class Functionary31(ChatFormat):
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """Calls that follow each other at once."""
-        rules = sequence("call", f"{literal(OPEN)} call", parallel=parallel)
+        rules = sequence("call", rf'"\n"? {literal(OPEN)} call', parallel=parallel)
         rules += any_of(
             "call", tools, lambda tool, arguments: f"{literal(tool.name + '>')} {arguments} {literal(CLOSE)}"
         )
-        return CallGrammar(literal(OPEN), rules, OPEN)
+        return CallGrammar(literal(OPEN), rules, tuple(f"{OPEN}{tool.name}>" for tool in tools))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Calls that follow each other at once."""
@@ -61,17 +62,16 @@ class Functionary32Reader(Reader):
 
     def read(self) -> Generator[None, None, None]:
         """Messages to everyone, which are content, and to tools."""
-        yield from self.one_of((TO,))
-        while True:
-            recipient = yield from self.name()
-            if recipient == EVERYONE and (yield from self.one_of(("\n",))):
+        recipients = [f"{name}\n" for name in (EVERYONE, *self.tools)]
+        marks = [TO + recipient for recipient in recipients]
+        yield from self.space()
+        found = yield from self.one_of((*recipients, *marks))
+        while found or (found := (yield from self.until(marks, self.content))):
+            recipient, found = found.removeprefix(TO).rstrip(), ""
+            if recipient == EVERYONE:
                 self.settle()
-            elif recipient in self.tools and (yield from self.one_of(("\n",))):
-                yield from json_arguments(self, recipient)
             else:
-                self.give_up()
-            if not (yield from self.until((TO,), self.content)):
-                return
+                yield from json_arguments(self, recipient)
 
 
 class Functionary32(ChatFormat):
@@ -84,10 +84,15 @@ class Functionary32(ChatFormat):
     reader = Functionary32Reader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """The first call follows the mark that the prompt ends with."""
-        rules = sequence('""', f"{literal(TO)} call", parallel=parallel)
-        rules += any_of("call", tools, lambda tool, arguments: f"{literal(tool.name)} {literal(chr(10))} {arguments}")
-        return CallGrammar("call", rules, None)
+        """The first call follows the mark that the prompt ends with. Raises RequestError for a tool called `all`."""
+        if any(tool.name == EVERYONE for tool in tools):
+            raise RequestError(
+                f"a tool cannot be named '{EVERYONE}' with this model, whose text goes to it", param="tools"
+            )
+        rules = sequence("call", f"{literal(TO)} call", parallel=parallel)
+        rules += any_of("call", tools, lambda tool, arguments: f"{literal(f'{tool.name}{chr(10)}')} {arguments}")
+        marks = tuple(f"{TO}{tool.name}\n" for tool in tools)
+        return CallGrammar(f"{literal(TO)}?", rules, marks, start=rf"{names(tools)}\n")
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """The first call follows the mark that the prompt ends with."""

@@ -33,7 +33,7 @@ class GemmaReader(Reader):
                     break
 
     def _line(self) -> Generator[None, None, bool]:
-        printed = yield from self.one_of(("print(",))
+        printed = "" if "print" in self.tools else (yield from self.one_of(("print(",)))
         if not (yield from python_call(self)):
             return False
         if printed:
@@ -52,7 +52,7 @@ class Gemma(ChatFormat):
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """The lines, and the fence that ends them."""
         rules = sequence("call", r'"\n" call', r'"\n```"', parallel=parallel) + python_calls(tools)
-        return CallGrammar(literal(OPEN), rules, OPEN)
+        return CallGrammar(literal(OPEN), rules, (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One block for all."""

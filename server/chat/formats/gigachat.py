@@ -37,7 +37,7 @@ class GigaChat(ChatFormat):
         """Each call has a mark of its own."""
         opening = mark(OPEN, special)
         return CallGrammar(
-            opening, sequence("object", f"{opening} object", parallel=parallel) + json_calls(tools), OPEN
+            opening, sequence("object", f"{opening} object", parallel=parallel) + json_calls(tools), (OPEN,)
         )
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:

@@ -6,6 +6,7 @@ Source: https://huggingface.co/zai-org/GLM-4.6/blob/main/chat_template.jinja
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from server.chat.formats.bare_values import in_bare, is_text, read_bare
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 KEY, KEY_END = "<arg_key>", "</arg_key>"
 VALUE, VALUE_END = "<arg_value>", "</arg_value>"
+
+_KEY = re.compile(r"[^<\n]")
 
 
 class GlmReader(Reader):
@@ -50,7 +53,7 @@ class GlmReader(Reader):
         """Read arguments, of which the first tag is consumed."""
         between = "{"
         while tag == KEY:
-            key = (yield from self.name()).strip()
+            key = (yield from self.matching(_KEY)).strip()
             if not (yield from self.one_of((KEY_END,))):
                 return False
             yield from self.space()
@@ -92,7 +95,7 @@ class Glm(ChatFormat):
         rules += separate_arguments(
             "call", tools, argument, lambda tool: (f"{literal(tool.name)} {line}", '""', mark(CLOSE, special))
         )
-        return CallGrammar(opening, rules, OPEN)
+        return CallGrammar(opening, rules, (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each tag on a line of its own."""

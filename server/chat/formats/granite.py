@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import json_calls, mark, sequence
+from server.chat.formats.lark import any_mark, json_calls, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN = "<|tool_call|>"
+OPENS = (OPEN, "<tool_call>")
 
 
 class GraniteReader(MarkedJsonReader):
     """One mark for all calls."""
 
-    opens = (OPEN, "<tool_call>")
+    opens = OPENS
     wrapping = ("<response>", "</response>")
 
 
@@ -37,7 +38,7 @@ class Granite(ChatFormat):
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
         rules = sequence('"[" object', '", " object', '"]"', parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), OPEN)
+        return CallGrammar(any_mark(OPENS, special), rules + json_calls(tools), OPENS)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

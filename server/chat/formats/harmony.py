@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import json_arguments
-from server.chat.formats.lark import any_of, literal, mark
+from server.chat.formats.lark import any_of, literal, mark, names
 from server.chat.formats.reader import Reader
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ENDS = ("<|end|>", "<|call|>", "<|return|>")
 TO = "to=functions."
 TO_TOOL = f"commentary {TO}"
 
-_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+_RECIPIENT = re.compile(re.escape(TO) + r"([\w.-]+)|to=[\w.-]+")
 _CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
 _HEADER_SO_FAR = re.compile(r"[\w<|>=.\s-]*")
 
@@ -35,7 +35,7 @@ class HarmonyReader(Reader):
     def read(self) -> Generator[None, None, None]:
         """Message by message."""
         if self.reasons:
-            yield from self.thoughts(ENDS)
+            yield from self._thoughts()
         while not (yield from self.at_end()):
             yield from self.space()
             if (yield from self.one_of((START, CHANNEL, TO, MESSAGE))):
@@ -51,18 +51,25 @@ class HarmonyReader(Reader):
                 self.settle()  # the answer ends within a header
             self.give_up()
             return
-        channel, recipient = _CHANNEL.search(self.unsure), _RECIPIENT.search(self.unsure)
+        channel = _CHANNEL.search(self.unsure)
+        recipient = None if self.lost else _RECIPIENT.search(self.unsure)
         if recipient and recipient[1] in self.tools:
             if (yield from json_arguments(self, recipient[1])):
                 yield from self.closing(*ENDS)
         elif recipient:
             self.give_up()
+            yield from self._text()
         elif channel and channel[1] == "analysis":
             self.settle()
-            yield from self.thoughts(ENDS)
+            yield from self._thoughts()
         else:
             self.settle()
             yield from self._text()
+
+    def _thoughts(self) -> Generator[None, None, None]:
+        """Read reasoning up to the message's end, as content."""
+        if (yield from self.thoughts((*ENDS, START))) == START:
+            self.put_back(START)
 
     def _text(self) -> Generator[None, None, None]:
         """Read content up to the message's end, which a following message's beginning is too."""
@@ -81,16 +88,22 @@ class Harmony(ChatFormat):
     reasoning_joint = f"{START}assistant"
     telling = (CHANNEL, MESSAGE)
     reasoning = (f"{CHANNEL}analysis{MESSAGE}", ENDS[0])
+    calls_end_reasoning = True
     reader = HarmonyReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """One call: the mark after it ends the answer."""
-        middle = f'" " {mark(CONSTRAIN, special)} "json" {mark(MESSAGE, special)}'
-        end = mark("<|call|>", special)
+        """One call: the mark after it ends the answer. Its recipient may stand before the channel."""
+        channel, constrain, message, end = (mark(text, special) for text in (CHANNEL, CONSTRAIN, MESSAGE, "<|call|>"))
+        middle = f'({channel} "commentary")? (" "? {constrain} " "? "json" | " json" | " code")? {message}'
         rules = "calls: call\n" + any_of(
             "call", tools, lambda tool, arguments: f"{literal(tool.name)} {middle} {arguments} {end}"
         )
-        return CallGrammar(f"{mark(CHANNEL, special)} {literal(TO_TOOL)}", rules, CHANNEL + TO_TOOL)
+        opening = f'(({channel} "commentary ")? {literal(TO)} | {literal(" " + TO)})'
+        header = rf"(?:(?!{re.escape(MESSAGE)}|to=[\w.-]).)*?({re.escape(TO)}{names(tools)})(?![\w.-])"
+        begun = "|".join(map(re.escape, (CHANNEL, TO, MESSAGE)))
+        after = rf"(?:{'|'.join(map(re.escape, ENDS))})\s*(?={begun})"
+        trigger = f"(?:{re.escape(START)}|{after}){header}"
+        return CallGrammar(opening, rules, tuple(TO + tool.name for tool in tools), trigger, f"(?={begun}){header}")
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """A message for each; a model makes one at a time."""

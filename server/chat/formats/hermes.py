@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import json_calls, mark, sequence
+from server.chat.formats.lark import any_mark, json_calls, mark, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+OPENS = (OPEN, "<tool_calls>")
 
 
 class HermesReader(MarkedJsonReader):
     """Each call has tags of its own."""
 
-    opens = (OPEN, "<tool_calls>")
+    opens = OPENS
     closes = (CLOSE, "</tool_calls>")
 
 
@@ -39,7 +40,7 @@ class Hermes(ChatFormat):
         opening = mark(OPEN, special)
         rules = sequence("call", f'"\\n" {opening} call', parallel=parallel)
         rules += f'call: "\\n" object "\\n" {mark(CLOSE, special)}\n{json_calls(tools)}'
-        return CallGrammar(opening, rules, OPEN)
+        return CallGrammar(any_mark(OPENS, special), rules, OPENS)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One pair of tags for each."""

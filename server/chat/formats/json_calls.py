@@ -10,39 +10,20 @@ from server.chat.formats.reader import Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    ReadCall = Callable[[Reader], Generator[None, None, bool]]
+
 _NAME = ("name", "tool_name")
 _ARGUMENTS = ("arguments", "parameters")
 _OTHER = ("id", "call_id", "tool_call_id", "type")
 
 
-class MarkedJsonReader(Reader):
-    """For formats that announce a call, or a list of calls, by a mark.
-
-    Attributes:
-        opens: marks that calls follow.
-        closes: marks that follow calls.
-        thinking: marks around reasoning.
-        wrapping: marks around the answer's text, which are no part of it.
-    """
-
-    opens: ClassVar[tuple[str, ...]]
-    closes: ClassVar[tuple[str, ...]] = ()
-    thinking: ClassVar[tuple[str, str]] = ("<think>", "</think>")
-    wrapping: ClassVar[tuple[str, ...]] = ()
-
-    def read(self) -> Generator[None, None, None]:
-        """Reasoning, then content with calls in it."""
-        yield from self.reasoning(*self.thinking)
-        marks = (*self.wrapping, *(self.opens if self.tools else ()))
-        while mark := (yield from self.until(marks, self.content)):
-            if mark in self.wrapping:
-                self.settle()
-            elif (yield from json_call_list(self)):
-                yield from self.closing(*self.closes)
-
-
-def json_call(reader: Reader) -> Generator[None, None, bool]:
+def json_call(reader: Reader, *, named_first: bool = False) -> Generator[None, None, bool]:
     """Read `{"name": ..., "arguments": {...}}`, its members in any order and spacing.
+
+    Args:
+        reader: of the answer.
+        named_first: whether it is a call only if its name comes first, or behind `"type": "function"`: where no mark
+            tells it from other JSON.
 
     Returns:
         Whether it was a whole call. What cannot be one (broken JSON, other members, a tool that is not offered) becomes
@@ -50,15 +31,13 @@ def json_call(reader: Reader) -> Generator[None, None, bool]:
     """
     call = _Call(reader)
     yield from reader.space()
-    whole = bool((yield from reader.one_of(("{",)))) and (yield from _members(reader, call))
+    whole = bool((yield from reader.one_of(("{",)))) and (yield from _members(reader, call, named_first=named_first))
     if whole and call.lacks_arguments:
         call.start("{}")
     return reader.conclude(started=call.started, whole=whole)
 
 
-def json_call_list(
-    reader: Reader, call: Callable[[Reader], Generator[None, None, bool]] = json_call
-) -> Generator[None, None, bool]:
+def json_call_list(reader: Reader, call: ReadCall = json_call) -> Generator[None, None, bool]:
     """Read a JSON list of calls, or one without the brackets, each with `call`; whether all were whole."""
     yield from reader.space()
     if not (yield from reader.one_of(("[",))):
@@ -80,7 +59,38 @@ def json_arguments(reader: Reader, name: str) -> Generator[None, None, bool]:
     return reader.conclude(started=call.started, whole=whole)
 
 
-def _members(reader: Reader, call: _Call) -> Generator[None, None, bool]:
+class MarkedJsonReader(Reader):
+    """For formats that announce a call, or a list of calls, by a mark.
+
+    Attributes:
+        opens: marks that calls follow; one may end with the brackets that they begin with.
+        closes: marks that follow calls.
+        call: what reads one of them.
+        thinking: marks around reasoning, if there is any.
+        wrapping: marks around the answer's text, which are no part of it.
+    """
+
+    opens: ClassVar[tuple[str, ...]]
+    closes: ClassVar[tuple[str, ...]] = ()
+    call: ClassVar[ReadCall] = staticmethod(json_call)
+    thinking: ClassVar[tuple[str, str] | None] = ("<think>", "</think>")
+    wrapping: ClassVar[tuple[str, ...]] = ()
+
+    def read(self) -> Generator[None, None, None]:
+        """Reasoning, then content with calls in it."""
+        if self.thinking:
+            yield from self.reasoning(*self.thinking)
+        marks = (*self.wrapping, *(self.opens if self.tools else ()))
+        while mark := (yield from self.until(marks, self.content)):
+            if mark in self.wrapping:
+                self.settle()
+                continue
+            self.put_back(mark[mark.find("[") :] if mark.endswith(("[", "[{")) else "")
+            if (yield from json_call_list(self, type(self).call)):
+                yield from self.closing(*self.closes)
+
+
+def _members(reader: Reader, call: _Call, *, named_first: bool) -> Generator[None, None, bool]:
     """Read an object's members after its opening brace, up to and with the closing one."""
     while True:
         key = yield from reader.json_string()
@@ -90,9 +100,12 @@ def _members(reader: Reader, call: _Call) -> Generator[None, None, bool]:
         yield from reader.space()
         if key in _NAME:
             name = yield from reader.json_string()
-            if name is None or name not in reader.tools:
+            if name is None or name not in reader.tools or (named_first and reader.lost):
                 return False
             call.named(name)
+        elif named_first and not call.name:
+            if key != "type" or (yield from reader.json_string()) != "function":
+                return False
         elif key in _ARGUMENTS:
             if not (yield from reader.json(call.take)):
                 return False
@@ -108,8 +121,8 @@ class _Call:
     """A call as far as it was read: arguments wait until the name is known and they are an object."""
 
     def __init__(self, reader: Reader) -> None:
+        self.name = ""
         self._reader = reader
-        self._name = ""
         self._arguments = ""
         self._pass_on: Callable[[str], None] | None = None
 
@@ -119,10 +132,10 @@ class _Call:
 
     @property
     def lacks_arguments(self) -> bool:
-        return not self.started and self._name != "" and self._arguments.strip() in ("", "null")
+        return not self.started and self.name != "" and self._arguments.strip() in ("", "null")
 
     def named(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self.take("")
 
     def take(self, text: str) -> None:
@@ -130,11 +143,11 @@ class _Call:
             self._pass_on(text)
             return
         self._arguments += text
-        if self._name and self._arguments.lstrip().startswith("{"):
+        if self.name and self._arguments.lstrip().startswith("{"):
             self.start(self._arguments.lstrip())
 
     def start(self, arguments: str) -> None:
-        self._pass_on = self._reader.start_call(self._name)
+        self._pass_on = self._reader.start_call(self.name)
         self._pass_on(arguments)
 
 
@@ -144,4 +157,4 @@ def _ignore(_: str) -> None:
 
 def json_object(name: str, arguments: str, *, keys: tuple[str, str] = ("name", "arguments")) -> str:
     """A call as a JSON object's text; `arguments` is JSON text too."""
-    return f'{{"{keys[0]}": {json.dumps(name)}, "{keys[1]}": {arguments}}}'
+    return f'{{"{keys[0]}": {json.dumps(name, ensure_ascii=False)}, "{keys[1]}": {arguments}}}'

@@ -31,7 +31,7 @@ class KimiReader(Reader):
 
     def read(self) -> Generator[None, None, None]:
         """Reasoning, then content with calls in it."""
-        yield from self.reasoning("<think>", "</think>", *((BEGIN,) if self.tools else ()))
+        yield from self.reasoning("<think>", "</think>", *((BEGIN, OPEN) if self.tools else ()))
         while self.tools and (found := (yield from self.until((BEGIN, OPEN), self.content))):
             if found == OPEN:
                 self.put_back(OPEN)
@@ -60,6 +60,7 @@ class KimiK2(ChatFormat):
     name = "kimi-k2"
     marks = (BEGIN, END, OPEN, CLOSE, ARGUMENTS, "<think>", "</think>")
     telling = (OPEN, ARGUMENTS)
+    calls_end_reasoning = True
     reader = KimiReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
@@ -73,7 +74,7 @@ class KimiK2(ChatFormat):
                 f"{opening} {literal(f'{SPACE}{tool.name}:')} /[0-9]+/ {middle} {arguments} {close}"
             ),
         )
-        return CallGrammar(mark(BEGIN, special), rules, BEGIN)
+        return CallGrammar(f"{mark(BEGIN, special)}?", rules, (BEGIN, OPEN))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call between marks, and marks around all."""

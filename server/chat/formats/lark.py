@@ -20,6 +20,38 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 
+def pattern(text: str) -> str:
+    """A regular expression for just this text, for Python and between slashes in Lark."""
+    return "".join(char if char.isalnum() or char == "_" else f"\\U{ord(char):08x}" for char in text)
+
+
+LOOSE = """WS: /[ \\t\\r\\n]{1,24}/
+open: "[" WS?
+comma: WS? "," WS?
+close: WS? "]"
+"""
+"""White space as a model likes it, and what a list is written with.
+
+Here as in `lexemes` each terminal ends where one of JSON's would. llguidance takes the longest match and never goes
+back on it: a longer one would keep out any JSON that begins with the same letters.
+"""
+
+
+def lexemes(*parts: str) -> str:
+    """An expression for texts one behind the other, with some white space between any two; for use with `LOOSE`."""
+    return " WS? ".join(literal(part) if part else "" for part in parts)
+
+
+def names(tools: Sequence[Tool]) -> str:
+    """A regular expression for the name of any of `tools`."""
+    return f"(?:{'|'.join(pattern(tool.name) for tool in tools)})"
+
+
+def json_begun(tools: Sequence[Tool]) -> str:
+    """A regular expression for a call in JSON, or a list of them, up to the first one's name."""
+    return rf'(?:\[\s*)?\{{\s*(?:"type"\s*:\s*"function"\s*,\s*)*"(?:tool_)?name"\s*:\s*"{names(tools)}"'
+
+
 def literal(text: str) -> str:
     """A terminal for just this text."""
     return json.dumps(text, ensure_ascii=False)
@@ -32,6 +64,11 @@ def mark(text: str, special: Mapping[str, int]) -> str:
         return literal(text)
     parts = re.split("(" + "|".join(map(re.escape, sorted(inside, key=len, reverse=True))) + ")", text)
     return " ".join(f"<[{special[part]}]>" if part in special else literal(part) for part in parts if part)
+
+
+def any_mark(texts: Sequence[str], special: Mapping[str, int]) -> str:
+    """An expression for any of some marks."""
+    return f"({' | '.join(mark(text, special) for text in texts)})"
 
 
 def sequence(first: str, other: str, end: str = "", *, parallel: bool) -> str:
@@ -68,8 +105,26 @@ def json_calls(
     """
 
     def body(tool: Tool, arguments: str) -> str:
-        head = f'{begin}"{keys[0]}": {json.dumps(tool.name)}, "{keys[1]}": '
+        head = f'{begin}"{keys[0]}": {literal(tool.name)}, "{keys[1]}": '
         return f"{literal(head)} {arguments} {end}"
+
+    return any_of("object", tools, body)
+
+
+def spaced_calls(tools: Sequence[Tool], name: str, arguments: Sequence[str]) -> str:
+    """Rules of which `object` is a call in JSON, spaced as a model likes; it may say that it is a function's.
+
+    Args:
+        tools: at least one.
+        name: the key of the name.
+        arguments: the keys that the arguments may have.
+    """
+    kind = lexemes('"type"', ":", '"function"', ",", "")
+    keys = " | ".join(literal(f'"{key}"') for key in arguments)
+
+    def body(tool: Tool, arguments: str) -> str:
+        named = lexemes(f'"{name}"', ":", f'"{tool.name}"', ",", "")
+        return f'"{{" WS? ({kind})? {named} ({keys}) {lexemes("", ":", "")} {arguments} WS? "}}"'
 
     return any_of("object", tools, body)
 
@@ -122,17 +177,27 @@ def all_until(end: str, special: Mapping[str, int], rule: str, allowed: str = "/
     tokens = [end.index(token) for token in special if token in end]
     if not tokens:
         return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
-    before, after = end[: min(tokens)], end[min(tokens) :]  # a token ends text by itself
-    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed}) {literal(before) if before else ''}"
+    before, after = end[: min(tokens)], end[min(tokens) :]
+    # a token ends text by itself, and where it is spelt out the reader does not know the difference
+    unlike = f"~/(?s:.*){pattern(after)}(?s:.*)/"
+    ending = literal(before) if before else ""
+    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed} & {unlike}) {ending}"
 
 
 def text_until(
-    end: str, special: Mapping[str, int], parameter: Parameter, rule: str, *, without_tags: bool = False
+    end: str,
+    special: Mapping[str, int],
+    parameter: Parameter,
+    rule: str,
+    *,
+    padding: str = "",
+    without_tags: bool = False,
 ) -> str:
     """The rule `rule`: bare text that a parameter's schema allows, and the mark that ends it.
 
     Args:
         end: the mark.
+        padding: what stands before it, but may be missing where any text is allowed.
         special: the model's special tokens by their text.
         parameter: whose value the text is.
         rule: the rule's name.
@@ -141,20 +206,22 @@ def text_until(
     schema = parameter.schema
     choices: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
     if choices:
-        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(end, special)}"
+        return f"{rule}: ({' | '.join(literal(choice) for choice in choices)}) {mark(padding + end, special)}"
     constraints: list[str] = []
     if "pattern" in schema and (parameter.strict or is_regular(schema["pattern"])):
-        constraints.append(_pattern(schema["pattern"]))
+        constraints.append(_searched(schema["pattern"]))
     if "minLength" in schema or "maxLength" in schema:
         constraints.append(f"/[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}/")
     elif constraints or without_tags:
         constraints.append("/[^<]*/")
-    return all_until(end, special, rule, " & ".join(constraints) or "/(?s:.*)/")
+    if constraints:
+        return all_until(padding + end, special, rule, " & ".join(constraints))
+    return all_until(end, special, rule)
 
 
-def _pattern(pattern: str) -> str:
+def _searched(text: str) -> str:
     """A schema's pattern, which may match anywhere, as a terminal that matches all of the text."""
-    before = "" if pattern.startswith("^") else "(?s:.*)"
-    after = "" if pattern.endswith("$") else "(?s:.*)"
-    inner = re.sub(r"(?<!\\)/", r"\\/", pattern.removeprefix("^").removesuffix("$"))
+    before = "" if text.startswith("^") else "(?s:.*)"
+    after = "" if text.endswith("$") else "(?s:.*)"
+    inner = re.sub(r"(?<!\\)/", r"\\/", text.removeprefix("^").removesuffix("$"))
     return f"/{before}({inner}){after}/"

@@ -56,10 +56,10 @@ class Lfm(ChatFormat):
         """A list, of one call where they are not parallel. It may be in JSON, for models that are told so."""
 
         def some(rule: str) -> str:
-            return f'{rule} (", " {rule})*' if parallel else rule
+            return f"{rule} (comma {rule})*" if parallel else rule
 
-        rules = f'calls: "[" ({some("call")} | {some("object")}) "]" {mark(CLOSE, special)}\n'
-        return CallGrammar(mark(OPEN, special), rules + python_calls(tools) + json_calls(tools), OPEN)
+        rules = f"calls: open ({some('call')} | {some('object')}) close {mark(CLOSE, special)}\n"
+        return CallGrammar(mark(OPEN, special), rules + python_calls(tools) + json_calls(tools), (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

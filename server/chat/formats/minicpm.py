@@ -90,7 +90,8 @@ class MiniCpm(ChatFormat):
             return mark(f'{tool.name}">', special), '""', mark(FUNCTION_END, special)
 
         rules = sequence("call", rf'"\n" {opening} call', parallel=parallel)
-        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), FUNCTION)
+        marks = tuple(f'{FUNCTION}{tool.name}">' for tool in tools)
+        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), marks)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call on a line."""

@@ -50,7 +50,7 @@ class MiniMaxM1(ChatFormat):
         """Each call on a line of its own."""
         opening, end = mark(LINES, special), mark(LINES_END, special)
         rules = sequence(r'"\n" object "\n"', r'object "\n"', end, parallel=parallel)
-        return CallGrammar(opening, rules + json_calls(tools, end='"}"'), LINES)
+        return CallGrammar(opening, rules + json_calls(tools, end='"}"'), (LINES,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each call on a line of its own."""

@@ -61,7 +61,7 @@ class MistralNemo(ChatFormat):
         """A list, of one call where they are not parallel. The model may number its calls."""
         rules = sequence('"[" object', '", " object', '"]"', parallel=parallel)
         rules += json_calls(tools, end=r'(", \"id\": \"" /[a-zA-Z0-9]{9}/ "\"")? "}"')
-        return CallGrammar(mark(OPEN, special), rules, OPEN)
+        return CallGrammar(mark(OPEN, special), rules, (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""
@@ -84,7 +84,7 @@ class Mistral(ChatFormat):
         rules += any_of(
             "call", tools, lambda tool, arguments: f"{literal(tool.name)} {mark(ARGUMENTS, special)} {arguments}"
         )
-        return CallGrammar(opening, rules, OPEN)
+        return CallGrammar(opening, rules, (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One mark for each."""

@@ -38,7 +38,7 @@ class Nemotron(ChatFormat):
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
         rules = sequence('"[" object', '", " object', f'"]" {mark(CLOSE, special)}', parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), OPEN)
+        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), (OPEN,))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

@@ -19,7 +19,7 @@ _BEHIND_VALUES = (",", ")", "]", "}", ":")
 _MOST_NESTED = 64
 """Steps within steps are frames within frames, which Python allows some hundreds of."""
 _WORD = re.compile(r"[\w.+-]")
-_KEY = re.compile(r"[^\s:,{}\[\]\"']")
+_KEY = re.compile(r"[^\n:,{}\[\]\"'<>]")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _HALVES = re.compile("[\ud800-\udfff]")
 """Halves of characters, which text cannot hold but JSON's escapes can."""
@@ -116,7 +116,7 @@ def _member(notation: Notation) -> Callable[[Reader, int, PassOn], Step]:
         quote = yield from reader.one_of((*notation.quotes, *notation.raw_quotes))
         if quote and not (yield from _string(reader, quote, key.append, raw=quote in notation.raw_quotes)):
             return False
-        bare = "" if quote else (yield from reader.matching(_KEY))
+        bare = "" if quote else (yield from reader.matching(_KEY)).strip()
         yield from reader.space()
         if not (key or bare) or not (yield from reader.one_of((":",))):
             return False

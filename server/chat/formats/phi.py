@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import json_calls, mark, sequence
+from server.chat.formats.lark import LOOSE, mark, spaced_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN, CLOSE = "<|tool_call|>", "<|/tool_call|>"
+LISTED = "functools[{"
 
 
 class PhiReader(MarkedJsonReader):
     """The model has marks for calls, but often writes the `functools` that it was first trained on."""
 
-    opens = (OPEN, "functools")
+    opens = (OPEN, LISTED)
     closes = (CLOSE,)
 
 
@@ -36,9 +37,11 @@ class Phi(ChatFormat):
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
-        end = f'"]" {mark(CLOSE, special)}'
-        rules = sequence('"[" object', '", " object', end, parallel=parallel)
-        return CallGrammar(mark(OPEN, special), rules + json_calls(tools), OPEN)
+        others, last = "(comma object)*" if parallel else "", f"close {mark(CLOSE, special)}"
+        rules = (
+            f'calls: {mark(OPEN, special)} open object {others} {last} | "functools[" object {others} close\n{LOOSE}'
+        )
+        return CallGrammar("", rules + spaced_calls(tools, "name", ("arguments", "parameters")), (OPEN, LISTED))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""

@@ -9,7 +9,15 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from server.chat.formats.base import CallGrammar, ChatFormat
-from server.chat.formats.lark import json_value, literal, separate_arguments, sequence
+from server.chat.formats.lark import (
+    LOOSE,
+    json_value,
+    literal,
+    mark,
+    names,
+    separate_arguments,
+    sequence,
+)
 from server.chat.formats.notation import PYTHON, read_items, read_value
 from server.chat.formats.parameters import declared
 from server.chat.formats.reader import Reader
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
     from server.chat.formats.parameters import Parameter
     from server.chat.tools import Tool
 
+QUOTED = r"""QUOTED: /'([^'\\\n]|\\[\\'"n])*'/
+"""
+PLAIN = frozenset({"type", "title", "description", "default", "examples"})
+"""Keywords that allow any string."""
 START, END = "<|python_start|>", "<|python_end|>"
 TAG = "<|python_tag|>"
 
@@ -27,8 +39,10 @@ TAG = "<|python_tag|>"
 def python_call(reader: Reader) -> Generator[None, None, bool]:
     """Read `name(key=value, ...)`; whether it was a whole call. Arguments without a key are named in order."""
     yield from reader.space()
-    name = (yield from reader.name()).removesuffix(".call")
-    if name not in reader.tools or not (yield from reader.one_of(("(",))):
+    name = yield from reader.name()
+    if name not in reader.tools:
+        name = name.removesuffix(".call")
+    if name not in reader.tools or reader.lost or not (yield from reader.one_of(("(",))):
         reader.give_up()
         return False
     pass_on = reader.start_call(name)
@@ -47,9 +61,12 @@ def python_call_list(reader: Reader, end: str) -> Generator[None, None, None]:
 
 
 def _argument(names: Sequence[str]) -> Callable[[Reader, int, Callable[[str], None]], Generator[None, None, bool]]:
+    known = [f"{name}=" for name in names]
+
     def read(reader: Reader, index: int, pass_on: Callable[[str], None]) -> Generator[None, None, bool]:
-        key = yield from reader.name()
-        if key and (yield from reader.one_of(("=",))):
+        found = yield from reader.one_of(known)  # a schema's names need not be Python's
+        key = found[:-1] or (yield from reader.name())
+        if found or (key and (yield from reader.one_of(("=",)))):
             pass_on(json.dumps(key, ensure_ascii=False) + ": ")
             return (yield from read_value(reader, PYTHON, pass_on))
         if index >= len(names):
@@ -90,9 +107,10 @@ class Pythonic(ChatFormat):
     reader = PythonicReader
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
-        """A list, of one call where they are not parallel."""
-        rules = sequence("call", '", " call', '"]"', parallel=parallel) + python_calls(tools)
-        return CallGrammar('"["', rules, None)
+        """A list, of one call where they are not parallel. Marks may stand around it."""
+        opening, end = f"({mark(START, special)} | {mark(TAG, special)})?", f"close WS? {mark(END, special)}?"
+        rules = sequence("open call", "comma call", end, parallel=parallel) + python_calls(tools)
+        return CallGrammar(opening, rules, (START, TAG), start=rf"\[\s*{names(tools)}(?:\.call)?\(")
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""
@@ -100,20 +118,32 @@ class Pythonic(ChatFormat):
 
 
 def python_calls(tools: Sequence[Tool]) -> str:
-    """Rules of which `call` is a call in Python's notation."""
+    """Rules of which `call` is a call in Python's notation, spaced as a model likes; `LOOSE` is among them."""
 
     def argument(parameter: Parameter, rule: str) -> str:
-        return f"{rule}: {literal(parameter.name + '=')} {_python_value(parameter)}"
+        return f"{rule}: {literal(parameter.name + '=')} ({' | '.join(_python_values(parameter))})"
 
-    return separate_arguments("call", tools, argument, lambda tool: (literal(tool.name + "("), '", "', '")"'))
+    def frame(tool: Tool) -> tuple[str, str, str]:
+        return f'{literal(tool.name)} ".call"? "(" WS?', "comma", 'WS? ")"'
+
+    return f"{LOOSE}{QUOTED}{separate_arguments('call', tools, argument, frame)}"
 
 
-def _python_value(parameter: Parameter) -> str:
-    """An expression for a value. JSON is good Python but for its words, of which the commonest are told apart here."""
+def _python_values(parameter: Parameter) -> list[str]:
+    """Expressions for a value: as JSON, which is good Python but for its words, and with Python's words and quotes."""
     schema = parameter.schema
-    if schema.get("type") == "boolean" and "enum" not in schema:
-        return '("True" | "False")'
-    return json_value(parameter)
+    if parameter.is_text and "enum" in schema:
+        return [json_value(parameter), *(literal(f"'{choice}'") for choice in schema["enum"] if choice.isalnum())]
+    if schema.keys() & {"enum", "const"}:
+        return [json_value(parameter)]
+    words = ['"True"', '"False"'] if "boolean" in parameter.kinds and "type" in schema else []
+    if schema.get("type") == "boolean":
+        return words
+    if "null" in parameter.kinds and "type" in schema:
+        words.append('"None"')
+    if parameter.is_text and schema.keys() <= PLAIN:
+        words.append("QUOTED")
+    return [json_value(parameter), *words]
 
 
 def in_python(name: str, arguments: str) -> str:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 
+MAX_HEAD = 250
+"""How many characters the beginning of a call may have that no mark announces, up to its tool's name."""
+
+
 class Reader(OutputParser):
     """A parser written as one generator, `read`, that waits wherever it needs text that is not there yet.
 
@@ -84,6 +88,11 @@ class Reader(OutputParser):
     def unsure(self) -> str:
         """What was consumed and is not yet understood."""
         return self._unsure
+
+    @property
+    def lost(self) -> bool:
+        """Whether more was consumed, and is not yet understood, than a call without a mark may begin with."""
+        return len(self._unsure) > MAX_HEAD
 
     def keep(self, text: str) -> None:
         """What is passed on here is consumed, but not yet understood."""
@@ -214,12 +223,13 @@ class Reader(OutputParser):
                 return scanner.complete
 
     def json_string(self) -> Generator[None, None, str | None]:
-        """Consume a JSON string; returns what it says, None where there is none."""
+        """Consume a JSON string; returns what it says, None where there is none or it has escapes: names have none."""
         parts: list[str] = []
         yield from self.space()
         if not (yield from self.peek('"')) or not (yield from self.json(parts.append)):
             return None
-        return json.loads("".join(parts))
+        text = "".join(parts)
+        return None if "\\" in text else json.loads(text)
 
     def peek(self, mark: str) -> Generator[None, None, bool]:
         """Whether the text goes on with `mark`; consumes nothing."""

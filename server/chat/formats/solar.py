@@ -76,7 +76,7 @@ class SolarOpen(ChatFormat):
                 f"{opening} /[a-z0-9]{{10}}/ {middle} {literal(tool.name)} {arguments_mark} {arguments} {close}"
             ),
         )
-        return CallGrammar(mark(CALLS, special), rules, CALLS)
+        return CallGrammar(f"{mark(CALLS, special)}?", rules, (CALLS, OPEN))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One message for all calls."""

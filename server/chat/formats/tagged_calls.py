@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from server.chat.formats.bare_values import in_bare, is_text, read_bare
 from server.chat.formats.base import CallGrammar, ChatFormat
-from server.chat.formats.lark import json_value, mark, separate_arguments, sequence, text_until
+from server.chat.formats.lark import json_value, mark, separate_arguments, text_until
 from server.chat.formats.parameters import declared
 from server.chat.formats.reader import Reader
 
@@ -70,20 +70,24 @@ class TaggedFormat(ChatFormat):
         def argument(parameter: Parameter, rule: str) -> str:
             kind = tags.text if parameter.is_text else tags.other
             head = mark(f"{tags.parameter}{parameter.name}{kind}{tags.padding}", special)
-            end = f"{tags.padding}{tags.parameter_end}\n"
             if parameter.is_text:
-                return f"{rule}: {head} {rule}_text\n{text_until(end, special, parameter, f'{rule}_text')}"
+                end, padding = tags.parameter_end, tags.padding
+                text = text_until(end, special, parameter, f"{rule}_text", padding=padding)
+                return f'{rule}: {head} {rule}_text "\\n"\n{text}'
+            end = f"{tags.padding}{tags.parameter_end}\n"
             return f"{rule}: {head} {json_value(parameter)} {mark(end, special)}"
 
         def frame(tool: Tool) -> tuple[str, str, str]:
             head = f"{tags.function}{tool.name}{tags.named}\n"
             return mark(head, special), '""', mark(f"{tags.function_end}\n", special)
 
-        if tags.shared:
-            rules = sequence(r'"\n" call', "call", closing, parallel=parallel)
-        else:
-            rules = sequence(rf'"\n" call {closing}', rf'"\n" {opening} "\n" call {closing}', parallel=parallel)
-        return CallGrammar(opening, rules + separate_arguments("call", tools, argument, frame), tags.outer[0])
+        begun, ended = rf'{opening} "\n"', rf'{closing} "\n"'
+        other = "call" if tags.shared else f"{ended} {begun} call"
+        inside, bare = (f"({other})*", "call*") if parallel else ("", "")
+        rules = f"calls: {begun} call {inside} {closing} | call {bare} {closing}?\n"
+        rules += separate_arguments("call", tools, argument, frame)
+        functions = (f"{tags.function}{tool.name}{tags.named}" for tool in tools)
+        return CallGrammar("", rules, (tags.outer[0], *functions))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """Each tag on a line of its own."""

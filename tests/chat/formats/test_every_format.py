@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 import random
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -23,24 +20,12 @@ from server.engine.grammar import to_lark
 from server.engine.json_schema import SchemaError
 from server.engine.request import Grammar
 from server.errors import RequestError
+from tests.chat.formats.examples import CALLING, EXAMPLES
 from tests.chat.formats.reading import NOW, PLOT, TOOLS, WEATHER, Call, Example, cases, read
 
 BYTES = LLTokenizer("byte")
-WITHOUT_MARKS = ("llama", "pythonic", "gemma", "command-r", "functionary-v3.1", "functionary-v3.2")
+WITHOUT_MARKS = ("gemma", "command-r", "functionary-v3.1", "functionary-v3.2")
 """Formats that write calls without special tokens."""
-CALLING = [style.name for style in FORMATS if style.name != "plain"]
-
-
-def _tables() -> dict[str, list[Example]]:
-    tables: dict[str, list[Example]] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith("test_") and module.name != Path(__file__).stem:
-            found = importlib.import_module(f"tests.chat.formats.{module.name}")
-            tables |= getattr(found, "TABLES", {})
-    return tables
-
-
-EXAMPLES = _tables()
 
 
 def test_every_format_has_examples() -> None:
@@ -145,6 +130,18 @@ def test_calls_that_a_format_writes_it_reads(style: str, calls: list[tuple[str, 
     said = read(named(style), Example(text, ()))
     assert [(one.name, json.loads(one.arguments)) for one in said if isinstance(one, Call)] == calls
     assert len(said) == len(calls)
+
+
+@pytest.mark.parametrize("style", CALLING)
+def test_parameters_may_have_any_name(style: str) -> None:
+    arguments = {"$filter": "a eq 1", "user id": 2, "x-y.z": "é"}
+    kinds = {str: "string", int: "integer"}
+    schema = {"type": "object", "properties": {key: {"type": kinds[type(one)]} for key, one in arguments.items()}}
+    tools = (Tool("find", "", schema),)
+    text = named(style).write([("find", json.dumps(arguments, ensure_ascii=False))])
+    (said,) = read(named(style), Example(text, (), tools=tools))
+    assert isinstance(said, Call)
+    assert json.loads(said.arguments) == arguments
 
 
 def _matcher(

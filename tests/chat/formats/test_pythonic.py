@@ -25,7 +25,7 @@ TABLES = {
             (Call("plot", '{"lines": [[-1, 0.5], [1000, 2e3]], "style": {"color": "éA\\\\q"}, "title": ""}'),),
         ),
         Example("[get_weather('Aix', 3)]", (Call("get_weather", '{"city": "Aix", "days": 3}'),)),
-        Example("<|python_start|>[now()]<|python_end|>", (Call("now", "{}"),)),
+        Example("<|python_start|>[now()]<|python_end|>", (Call("now", "{}"),), in_grammar=True),
         Example("<|python_tag|>get_weather.call(city='Aix')", (
             Content("<|python_tag|>get_weather.call(city='Aix')"),
         )),
