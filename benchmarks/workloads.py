@@ -8,13 +8,14 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
 WORDS = [
     "time",
@@ -77,6 +78,7 @@ WORDS = [
 ]
 
 Figures = dict[str, float]
+Workload = Callable[["Client"], Awaitable[Figures]]
 
 
 @dataclass(slots=True)
@@ -157,18 +159,22 @@ class Client:
         await self._http.aclose()
 
 
-async def single(client: Client) -> Figures:
-    """One stream."""
-    reply = await client.complete(client.text_of(30), 64)
-    return {"tokens per second": (reply.tokens - 1) / (reply.seconds - reply.ttft)}
+def single(tokens: int = 64) -> Workload:
+    """One stream of so many tokens."""
+
+    async def run(client: Client) -> Figures:
+        reply = await client.complete(client.text_of(30), tokens)
+        return {"tokens per second": (reply.tokens - 1) / (reply.seconds - reply.ttft)}
+
+    return run
 
 
-def batch(streams: int) -> Callable[[Client], Awaitable[Figures]]:
-    """Several streams at once behind distinct prompts."""
+def batch(streams: int, tokens: int = 64) -> Workload:
+    """Several streams at once behind distinct prompts, of so many tokens each."""
 
     async def run(client: Client) -> Figures:
         begun = time.perf_counter()
-        replies = await asyncio.gather(*(client.complete(client.text_of(60), 64) for _ in range(streams)))
+        replies = await asyncio.gather(*(client.complete(client.text_of(60), tokens) for _ in range(streams)))
         return {"tokens per second": sum(reply.tokens for reply in replies) / (time.perf_counter() - begun)}
 
     return run
