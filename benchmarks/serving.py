@@ -13,10 +13,9 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import httpx
 import typer
@@ -28,6 +27,9 @@ from benchmarks.models import main as make_model
 from benchmarks.servers import Server, Setup, model_name, running, workspace
 from benchmarks.workloads import Client, Figures, Workload
 from server.engine.cores import cpu_name, usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parents[1] / "build" / "bench-models"
