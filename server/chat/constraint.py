@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from server.chat.formats.beginnings import any_text
 from server.chat.formats.lark import all_until, mark
 from server.chat.tools import NamedTool
 from server.engine.request import Beginning, Grammar
@@ -113,11 +114,12 @@ def constrain(task: ChatTask, style: ChatFormat, special: Mapping[str, int], hea
 
 def _of_calls(style: ChatFormat, head: Head, calls: CallGrammar) -> Beginning:
     """Where calls begin in an answer that may have some: not in reasoning, unless they end it."""
+    trigger = calls.trigger or any_text(calls.marks)
     if style.calls_end_reasoning:
-        return Beginning(trigger=calls.triggers, start="" if head.behind else calls.start)
+        return Beginning(trigger=trigger, start="" if head.behind else calls.start)
     repeats = bool(style.text_opening)
     aside = style.reasoning if repeats or not head.behind else None
-    return Beginning(behind=head.behind or "", trigger=calls.triggers, start=calls.start, aside=aside, repeats=repeats)
+    return Beginning(behind=head.behind or "", trigger=trigger, start=calls.start, aside=aside, repeats=repeats)
 
 
 def _callable(task: ChatTask) -> Sequence[Tool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,11 +57,6 @@ class CallGrammar(Struct, frozen=True):
     marks: tuple[str, ...] = ()
     trigger: str = ""
     start: str = ""
-
-    @property
-    def triggers(self) -> str:
-        """What begins calls anywhere, marks included."""
-        return self.trigger or "|".join(map(re.escape, self.marks))
 
 
 class ChatFormat(ABC):

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.beginnings import any_text, json_begun
 from server.chat.formats.json_calls import MarkedJsonReader, json_call, json_object
-from server.chat.formats.lark import LOOSE, any_mark, json_begun, json_calls, mark, sequence, spaced_calls
+from server.chat.formats.lark import LOOSE, any_mark, json_calls, mark, sequence, spaced_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ class CommandR(ChatFormat):
         """A list, of one call where they are not parallel, spaced as a model likes: some indent it deeply."""
         rules = sequence("WS? open object", "comma object", 'close WS? "```"', parallel=parallel)
         rules += LOOSE + spaced_calls(tools, KEYS[0], KEYS[1:])
-        trigger = rf"Action:[ \n]```json\s*{json_begun(tools)}"
+        trigger = rf"{any_text(BLOCKS)}\s*{json_begun(tools)}"
         return CallGrammar(any_mark(BLOCKS, {}), rules, BLOCKS, trigger)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:

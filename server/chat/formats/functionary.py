@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.beginnings import any_name
 from server.chat.formats.json_calls import json_arguments
-from server.chat.formats.lark import any_of, literal, names, sequence
+from server.chat.formats.lark import any_of, literal, sequence
 from server.chat.formats.reader import Reader
 from server.errors import RequestError
 
@@ -92,7 +93,7 @@ class Functionary32(ChatFormat):
         rules = sequence("call", f"{literal(TO)} call", parallel=parallel)
         rules += any_of("call", tools, lambda tool, arguments: f"{literal(f'{tool.name}{chr(10)}')} {arguments}")
         marks = tuple(f"{TO}{tool.name}\n" for tool in tools)
-        return CallGrammar(f"{literal(TO)}?", rules, marks, start=rf"{names(tools)}\n")
+        return CallGrammar(f"{literal(TO)}?", rules, marks, start=rf"{any_name(tools)}\n")
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """The first call follows the mark that the prompt ends with."""

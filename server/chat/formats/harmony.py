@@ -10,8 +10,9 @@ import re
 from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.beginnings import any_name, any_text
 from server.chat.formats.json_calls import json_arguments
-from server.chat.formats.lark import any_of, literal, mark, names
+from server.chat.formats.lark import any_of, literal, mark
 from server.chat.formats.reader import Reader
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ class Harmony(ChatFormat):
             "call", tools, lambda tool, arguments: f"{literal(tool.name)} {middle} {arguments} {end}"
         )
         opening = f'(({channel} "commentary ")? {literal(TO)} | {literal(" " + TO)})'
-        header = rf"(?:(?!{re.escape(MESSAGE)}|to=[\w.-]).)*?({re.escape(TO)}{names(tools)})(?![\w.-])"
-        begun = "|".join(map(re.escape, (CHANNEL, TO, MESSAGE)))
-        after = rf"(?:{'|'.join(map(re.escape, ENDS))})\s*(?={begun})"
+        header = rf"(?:(?!{re.escape(MESSAGE)}|to=[\w.-]).)*?({re.escape(TO)}{any_name(tools)})(?![\w.-])"
+        begun = f"(?={any_text((CHANNEL, TO, MESSAGE))})"
+        after = rf"{any_text(ENDS)}\s*{begun}"
         trigger = f"(?:{re.escape(START)}|{after}){header}"
-        return CallGrammar(opening, rules, tuple(TO + tool.name for tool in tools), trigger, f"(?={begun}){header}")
+        return CallGrammar(opening, rules, tuple(TO + tool.name for tool in tools), trigger, begun + header)
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """A message for each; a model makes one at a time."""

@@ -85,7 +85,7 @@ class MarkedJsonReader(Reader):
             if mark in self.wrapping:
                 self.settle()
                 continue
-            self.put_back(mark[mark.find("[") :] if mark.endswith(("[", "[{")) else "")
+            self.put_back(mark[len(mark.rstrip("[{")) :])
             if (yield from json_call_list(self, type(self).call)):
                 yield from self.closing(*self.closes)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def pattern(text: str) -> str:
-    """A regular expression for just this text, for Python and between slashes in Lark."""
-    return "".join(char if char.isalnum() or char == "_" else f"\\U{ord(char):08x}" for char in text)
+    """A regular expression for just this text, between slashes."""
+    return "".join(char if char.isalnum() or char == "_" else f"\\x{{{ord(char):x}}}" for char in text)
 
 
 LOOSE = """WS: /[ \\t\\r\\n]{1,24}/
@@ -40,16 +40,6 @@ back on it: a longer one would keep out any JSON that begins with the same lette
 def lexemes(*parts: str) -> str:
     """An expression for texts one behind the other, with some white space between any two; for use with `LOOSE`."""
     return " WS? ".join(literal(part) if part else "" for part in parts)
-
-
-def names(tools: Sequence[Tool]) -> str:
-    """A regular expression for the name of any of `tools`."""
-    return f"(?:{'|'.join(pattern(tool.name) for tool in tools)})"
-
-
-def json_begun(tools: Sequence[Tool]) -> str:
-    """A regular expression for a call in JSON, or a list of them, up to the first one's name."""
-    return rf'(?:\[\s*)?\{{\s*(?:"type"\s*:\s*"function"\s*,\s*)*"(?:tool_)?name"\s*:\s*"{names(tools)}"'
 
 
 def literal(text: str) -> str:

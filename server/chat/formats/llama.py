@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
+from server.chat.formats.beginnings import json_begun
 from server.chat.formats.json_calls import json_call, json_call_list, json_object
-from server.chat.formats.lark import LOOSE, json_begun, mark, spaced_calls
+from server.chat.formats.lark import LOOSE, mark, spaced_calls
 from server.chat.formats.reader import Reader
 
 if TYPE_CHECKING:

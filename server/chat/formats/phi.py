@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.chat.formats.base import CallGrammar, ChatFormat
 from server.chat.formats.json_calls import MarkedJsonReader, json_object
-from server.chat.formats.lark import LOOSE, mark, spaced_calls
+from server.chat.formats.lark import LOOSE, literal, mark, spaced_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from server.chat.tools import Tool
 
 OPEN, CLOSE = "<|tool_call|>", "<|/tool_call|>"
-LISTED = "functools[{"
+FUNCTOOLS = "functools["
+LISTED = f"{FUNCTOOLS}{{"
+"""The word and a bracket alone stand in Python's code too."""
 
 
 class PhiReader(MarkedJsonReader):
@@ -37,10 +39,9 @@ class Phi(ChatFormat):
 
     def call_grammar(self, tools: Sequence[Tool], special: Mapping[str, int], *, parallel: bool) -> CallGrammar:
         """A list, of one call where they are not parallel."""
-        others, last = "(comma object)*" if parallel else "", f"close {mark(CLOSE, special)}"
-        rules = (
-            f'calls: {mark(OPEN, special)} open object {others} {last} | "functools[" object {others} close\n{LOOSE}'
-        )
+        objects = "object (comma object)*" if parallel else "object"
+        marked = f"{mark(OPEN, special)} open {objects} close {mark(CLOSE, special)}"
+        rules = f"calls: {marked} | {literal(FUNCTOOLS)} {objects} close\n{LOOSE}"
         return CallGrammar("", rules + spaced_calls(tools, "name", ("arguments", "parameters")), (OPEN, LISTED))
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:

@@ -9,15 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from server.chat.formats.base import CallGrammar, ChatFormat
-from server.chat.formats.lark import (
-    LOOSE,
-    json_value,
-    literal,
-    mark,
-    names,
-    separate_arguments,
-    sequence,
-)
+from server.chat.formats.beginnings import any_name
+from server.chat.formats.lark import LOOSE, json_value, literal, mark, separate_arguments, sequence
 from server.chat.formats.notation import PYTHON, read_items, read_value
 from server.chat.formats.parameters import declared
 from server.chat.formats.reader import Reader
@@ -110,7 +103,7 @@ class Pythonic(ChatFormat):
         """A list, of one call where they are not parallel. Marks may stand around it."""
         opening, end = f"({mark(START, special)} | {mark(TAG, special)})?", f"close WS? {mark(END, special)}?"
         rules = sequence("open call", "comma call", end, parallel=parallel) + python_calls(tools)
-        return CallGrammar(opening, rules, (START, TAG), start=rf"\[\s*{names(tools)}(?:\.call)?\(")
+        return CallGrammar(opening, rules, (START, TAG), start=rf"\[\s*{any_name(tools)}(?:\.call)?\(")
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """One list for all."""
