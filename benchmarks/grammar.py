@@ -14,17 +14,20 @@ import json
 import time
 from pathlib import Path
 from statistics import fmean, median, quantiles
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from server.engine.cores import cpu_name, usable_cores
-from server.engine.grammar import Constraint, Grammars
+from server.engine.grammar import Grammars
 from server.engine.llama.context import Context, ContextShape
 from server.engine.llama.model import Model
 from server.engine.load_spec import LoadSpec
 from server.engine.request import Grammar
+
+if TYPE_CHECKING:
+    from server.engine.constraint import OutputConstraint
 
 RESULTS = Path(__file__).parent / "results"
 CALL = {
@@ -69,7 +72,7 @@ def step_seconds(model: Model, spec: LoadSpec, threads: int, steps: int = 10) ->
     return min(taken)
 
 
-def follow(constraint: Constraint, size: int, seed: int, most: int) -> list[float]:
+def follow(constraint: OutputConstraint, size: int, seed: int, most: int) -> list[float]:
     """Seconds that each of up to `most` random tokens takes: finding what may come, applying it, going on by one."""
     random = np.random.default_rng(seed)
     taken: list[float] = []

@@ -18,7 +18,6 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from server.chat.constraint import Constraint
     from server.chat.formats.base import ChatFormat, OutputParser
     from server.chat.task import ChatTask
     from server.engine.client import Engine
@@ -178,19 +177,18 @@ async def prepare(model: LoadedModel, task: ChatTask) -> Prepared:
         grammar=held_to.grammar,
         reasoning=limit_reasoning(task, style, text, held_to.grammar),
         stop=[] if held_to.only_calls else task.generate.stop,
-        stop_pauses=_pauses(style, held_to, task.generate.stop, opened=head.behind is not None),
+        stop_pause=_pause(style, task.generate.stop, opened=head.behind is not None),
         visible=[mark for mark in style.marks if mark in special],
     )
     readers = [AnswerReader(style.parser(tools, text), reasons=head.behind is not None) for _ in range(generate.n)]
     return Prepared(generate, readers)
 
 
-def _pauses(style: ChatFormat, held_to: Constraint, stops: Sequence[str], *, opened: bool) -> list[StopPause]:
-    """Where stop strings do not count, since they are meant for the answer's text: in reasoning and in calls."""
-    pauses: list[StopPause] = []
-    if style.reasoning and not any(mark in stop for stop in stops for mark in style.reasoning):
-        pauses.append(StopPause(*style.reasoning, opened))
-    return pauses + [StopPause(mark, None) for mark in held_to.call_marks]
+def _pause(style: ChatFormat, stops: Sequence[str], *, opened: bool) -> StopPause | None:
+    """Where stop strings do not count, since they are meant for the answer's text: in reasoning."""
+    if not style.reasoning or any(mark in stop for stop in stops for mark in style.reasoning):
+        return None
+    return StopPause(*style.reasoning, opened)
 
 
 def _check_senses(model: LoadedModel, task: ChatTask) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import structs
 
 from server.chat.formats.beginnings import any_text
 from server.chat.formats.lark import all_until, mark
 from server.chat.tools import NamedTool
-from server.engine.request import Beginning, Grammar
+from server.engine.request import Beginning, Grammar, Lead, OptionalCalls
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -41,9 +41,15 @@ class Head:
     rules: str = ""
     behind: str | None = None
 
-    def grammar(self, start: str, rules: str) -> Grammar:
-        """The grammar of an answer that goes on with a rule's body."""
-        return Grammar("lark", f"start: {self.reasoning}{start}\n{self.rules}{rules}", self.begins)
+    def of_text(self, form: Grammar) -> Grammar:
+        """The grammar of an answer whose text has a form."""
+        lead = Lead(f"{self.reasoning}{self.text}", self.rules) if self.reasoning or self.text else None
+        return structs.replace(form, begins=self.begins, lead=lead)
+
+    def of_calls(self, calls: CallGrammar) -> Grammar:
+        """The grammar of an answer that is calls."""
+        source = f"start: {self.reasoning}{calls.opening} calls\n{self.rules}{calls.rules}"
+        return Grammar("lark", source, self.begins)
 
     @property
     def begins(self) -> Beginning | None:
@@ -58,16 +64,16 @@ def head_of(task: ChatTask, style: ChatFormat, special: Mapping[str, int], promp
     that both can be told apart.
     """
     end = style.open_reasoning(prompt.text)
-    if end is not None:
-        return Head("LEAD ", rules=LEAD, behind=end)
-    if prompt.begun:
+    if end is None and prompt.begun:
         return Head()
     text = f"{mark(style.text_opening, special)} " if style.text_opening else ""
+    joint = mark(style.reasoning_joint, special) if style.reasoning_joint else "LEAD"
+    if end is not None:
+        return Head(f"{joint} ", text, LEAD, behind=end)
     anything = task.answer is None and task.tool_choice == "auto"
     if style.reasoning is None or not (task.thinking or anything or style.text_opening):
         return Head(text=text)
     begin, end = style.reasoning
-    joint = mark(style.reasoning_joint, special) if style.reasoning_joint else "LEAD"
     rules = f"thinking: {mark(begin, special)} thoughts {joint}\n{all_until(end, special, 'thoughts')}\n{LEAD}"
     return Head("thinking? ", text, rules)
 
@@ -77,12 +83,10 @@ class Constraint(NamedTuple):
 
     Attributes:
         grammar: None leaves it free.
-        call_marks: the texts that calls follow, where the answer's text would have a form of its own.
         only_calls: whether it is to have no text.
     """
 
     grammar: Grammar | None
-    call_marks: tuple[str, ...] = ()
     only_calls: bool = False
 
 
@@ -96,23 +100,22 @@ def constrain(task: ChatTask, style: ChatFormat, special: Mapping[str, int], hea
         head: what comes before the answer proper.
 
     Raises:
-        RequestError: a tool must be called that is not offered, or the wishes cannot be had together.
+        RequestError: a tool must be called that is not offered.
     """
-    required = task.tool_choice == "required" or isinstance(task.tool_choice, NamedTool)
     tools = _callable(task)
     if not tools:
-        return Constraint(_text_only(task.answer, head))
+        return Constraint(head.of_text(task.answer) if task.answer else None)
     calls = style.call_grammar(tools, special, parallel=task.parallel_tool_calls)
-    if required:  # an answer that calls has no text that the answer's form could hold for
-        return Constraint(head.grammar(f"{calls.opening} calls", calls.rules), only_calls=True)
-    if task.answer is not None:
-        rules = f"answer: {_as_lark(task.answer)}\n{calls.rules}"
-        return Constraint(head.grammar(f"({head.text}answer | {calls.opening} calls)", rules), calls.marks)
-    source = f"start: {calls.opening} calls\n{calls.rules}"
-    return Constraint(Grammar("lark", source, _of_calls(style, head, calls)))
+    first = head.of_calls(calls)
+    if task.tool_choice == "required" or isinstance(task.tool_choice, NamedTool):
+        return Constraint(first, only_calls=True)  # there is no text that a form could hold for
+    begun = Grammar("lark", f"start: {calls.opening} calls\n{calls.rules}", _beginning(style, head, calls))
+    if task.answer is None:
+        return Constraint(begun)
+    return Constraint(structs.replace(head.of_text(task.answer), calls=OptionalCalls(first, begun)))
 
 
-def _of_calls(style: ChatFormat, head: Head, calls: CallGrammar) -> Beginning:
+def _beginning(style: ChatFormat, head: Head, calls: CallGrammar) -> Beginning:
     """Where calls begin in an answer that may have some: not in reasoning, unless they end it."""
     trigger = calls.trigger or any_text(calls.marks)
     if style.calls_end_reasoning:
@@ -135,26 +138,3 @@ def _callable(task: ChatTask) -> Sequence[Tool]:
     if choice == "required" and not task.tools:
         raise RequestError("tool_choice is required, but no tools are given", param="tool_choice")
     return task.tools
-
-
-def _text_only(answer: Grammar | None, head: Head) -> Grammar | None:
-    if answer is None or head == Head():
-        return answer
-    if answer.kind in ("lark", "gbnf"):
-        return Grammar(answer.kind, answer.source, head.begins)
-    return head.grammar(f"{head.text}answer", f"answer: {_as_lark(answer)}")
-
-
-def _as_lark(answer: Grammar) -> str:
-    """An answer's grammar as the body of a Lark rule."""
-    match answer.kind:
-        case "json_schema":
-            return f"%json {answer.source}"
-        case "json_object":
-            return '%json {"type": "object"}'
-        case "choice":
-            return " | ".join(json.dumps(choice) for choice in json.loads(answer.source))
-        case "regex":
-            return "/" + re.sub(r"(?<!\\)/", r"\\/", answer.source) + "/"
-        case "lark" | "gbnf":
-            raise RequestError("a grammar and tools cannot be had together; leave one of them out", param="grammar")

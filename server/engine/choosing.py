@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from server.engine.grammar import ConstraintError
+from server.engine.constraint import ConstraintError
 from server.engine.messages import TokenLogprob
 from server.engine.sampler import log_probabilities
 from server.engine.sequence import Choice

@@ -1,8 +1,7 @@
-"""Holding output to a grammar: which tokens may come next, by llguidance.
+"""Compiling the grammars that outputs are held to, by llguidance, off the decoding thread.
 
-`Grammars` compiles what requests ask for, off the decoding thread; a `Constraint` follows one sequence. Every kind
-of grammar becomes one in Lark's notation, where nothing is forced: any token whose bytes fit may come, so that the
-model spells as it likes.
+Every kind of grammar becomes one in Lark's notation, where nothing is forced: any token whose bytes fit may come, so
+that the model spells as it likes.
 Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
 
@@ -11,27 +10,25 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from msgspec import structs
 
 from server.engine.beginning import Awaited
+from server.engine.constraint import Constraint, FormOrCalls
 from server.engine.json_schema import MAX_BYTES, SchemaError, parse_schema, prepare_schema
 from server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from server.engine.beginning import Spelt
-    from server.engine.request import Grammar
-    from server.engine.sampler import Indices, Row
+    from server.engine.constraint import OutputConstraint, Vocabulary
+    from server.engine.request import Grammar, Lead
 
 KEPT = 64
 """Compiled grammars that are kept for requests to come."""
-FEW = 4
-"""Tokens count as few where their bits lie in less than this part of the mask's octets."""
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 _INLINE_SCHEMA = re.compile(r"%(lenient_)?json\s*(?=[{tf])")
 """A JSON Schema in Lark, enforced fully, or leniently: as far as it can be."""
@@ -42,26 +39,6 @@ _PARAMS = {
     "regex": "guided_regex",
     "choice": "guided_choice",
 }
-
-
-class ConstraintError(Exception):
-    """A grammar turned out too complex while text was generated. The text says why."""
-
-
-class Vocabulary(Protocol):
-    """What is asked of a model's vocabulary; `server.engine.llama.vocab.Vocab` is one."""
-
-    size: int
-    end_tokens: frozenset[int]
-    control_tokens: frozenset[int]
-
-    def pieces(self) -> list[bytes]:
-        """The bytes of every token, those of control tokens too."""
-        ...
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        """A token's bytes; a control token has none unless `special`."""
-        ...
 
 
 class Grammars:
@@ -75,10 +52,10 @@ class Grammars:
     def __init__(self, vocab: Vocabulary, kept: int = KEPT) -> None:
         self._vocab = vocab
         self._kept = kept
-        self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str, Lead | None], LLMatcher] = OrderedDict()
         self._tokenizer: LLTokenizer | None = None
 
-    def constraint(self, grammar: Grammar, visible: frozenset[int], *, ignore_eos: bool) -> Constraint:
+    def constraint(self, grammar: Grammar, visible: frozenset[int], *, ignore_eos: bool) -> OutputConstraint:
         """A constraint at its beginning, for one sequence.
 
         Args:
@@ -88,13 +65,20 @@ class Grammars:
         Raises:
             RequestError: the grammar does not parse, or asks for what cannot be enforced.
         """
+        form = self._one(grammar, visible, ignore_eos=ignore_eos)
+        if not grammar.calls:
+            return form
+        first, begun = (self._one(one, visible, ignore_eos=ignore_eos) for one in grammar.calls)
+        return FormOrCalls(form, first, begun)
+
+    def _one(self, grammar: Grammar, visible: frozenset[int], *, ignore_eos: bool) -> Constraint:
         matcher = self._matcher(grammar).deep_copy()
         assert self._tokenizer
         awaited = Awaited.of(grammar.begins) if grammar.begins else None
         return Constraint(matcher, self._tokenizer, self._vocab, awaited, visible, ignore_eos=ignore_eos)
 
     def _matcher(self, grammar: Grammar) -> LLMatcher:
-        key = (grammar.kind, grammar.source)
+        key = (grammar.kind, grammar.source, grammar.lead)
         matcher = self._compiled.pop(key, None) or self._compile(grammar)
         self._compiled[key] = matcher
         if len(self._compiled) > self._kept:
@@ -106,6 +90,8 @@ class Grammars:
         if len(grammar.source) > MAX_BYTES:
             text = f"the grammar has {len(grammar.source)} characters; {MAX_BYTES} are allowed"
             raise RequestError(text, code="invalid_grammar", param=param)
+        if grammar.lead and grammar.kind in ("lark", "gbnf"):
+            self._matcher(structs.replace(grammar, lead=None))  # alone, it tells the places of its faults
         try:
             source = to_lark(grammar) + _OPTIONS
         except SchemaError as error:
@@ -138,6 +124,9 @@ def to_lark(grammar: Grammar) -> str:
         SchemaError: a JSON Schema in it cannot be enforced.
         GrammarError: its text cannot be read.
     """
+    if grammar.lead:
+        own = to_lark(structs.replace(grammar, lead=None))
+        return f"start: {grammar.lead.expression} own\n{grammar.lead.rules}own: %lark {{\n{own}\n}}\n"
     source = grammar.source
     match grammar.kind:
         case "json_schema":
@@ -247,115 +236,3 @@ def make_tokenizer(vocab: Vocabulary) -> LLTokenizer:
     pieces = vocab.pieces()
     wrapper: Any = _Pieces(pieces, special, ends[0])
     return LLTokenizer(wrapper, n_vocab=len(pieces), eos_token=ends)
-
-
-class Constraint:
-    """Which tokens may come next in one sequence.
-
-    Args:
-        matcher: its own copy of a compiled grammar.
-        awaited: what the output must come to contain before the grammar begins; None where it begins at once.
-        visible: special tokens whose text counts as output.
-        ignore_eos: whether end tokens are refused while others may come.
-    """
-
-    def __init__(
-        self,
-        matcher: LLMatcher,
-        tokenizer: LLTokenizer,
-        vocab: Vocabulary,
-        awaited: Awaited | None,
-        visible: frozenset[int],
-        *,
-        ignore_eos: bool,
-    ) -> None:
-        self._matcher = matcher
-        self._tokenizer = tokenizer
-        self._vocab = vocab
-        self._awaited = awaited
-        self._can_be_set_off = awaited is not None and bool(awaited.said.trigger or awaited.said.start)
-        self._visible = visible
-        self._ignore_eos = ignore_eos
-        self._ends = np.array(sorted(vocab.end_tokens), np.intp)
-
-    @property
-    def begun(self) -> bool:
-        """Whether tokens are held to the grammar yet."""
-        return self._awaited is None
-
-    @property
-    def set_off(self) -> bool:
-        """Whether it has begun with something that set it off: what is said now is no text, but a call."""
-        return self._can_be_set_off and self.begun
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing may follow but the end."""
-        return self.begun and self._matcher.is_stopped() and not self._matcher.is_error()
-
-    def admits(self, token: int) -> bool:
-        """Whether a token may come next. An end token under `ignore_eos` is said not to; `restrict` knows better."""
-        if token in self._vocab.end_tokens:
-            return not self._ignore_eos and (not self.begun or self._matcher.is_accepting())
-        if self.begun:
-            return self._matcher.validate_tokens([token]) == 1
-        assert self._awaited
-        found = self._awaited.after(token, self._piece(token))
-        first = [] if isinstance(found, Awaited) else self._tokens(found)
-        return not first or self._matcher.validate_tokens(first) == len(first)
-
-    def restrict(self, row: Row) -> Indices | None:
-        """Single out the tokens that may come next, once the grammar has begun.
-
-        Args:
-            row: logits [vocabulary]. Where most tokens may come, those that may not are set to minus infinity.
-
-        Returns:
-            Where few tokens may come, these, ascending, and `row` is as it was.
-
-        Raises:
-            ConstraintError: llguidance gave up.
-        """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        if self._matcher.is_error():
-            raise self._error()
-        octets = np.flatnonzero(bits != 0)
-        if octets.size > bits.size // FEW:
-            row[np.flatnonzero(np.unpackbits(~bits, count=row.size, bitorder="little").view(np.bool_))] = -np.inf
-            if self._ignore_eos:
-                row[self._ends] = -np.inf
-            return None
-        set_bits = np.flatnonzero(np.unpackbits(bits[octets], bitorder="little").view(np.bool_))
-        tokens = octets[set_bits >> 3] * 8 + (set_bits & 7)
-        others = tokens[~np.isin(tokens, self._ends)] if self._ignore_eos else tokens
-        return others if others.size else tokens
-
-    def take(self, token: int) -> None:
-        """Go on by a token that has been chosen. Raises ConstraintError where llguidance gave up."""
-        if self._awaited is None:
-            self._consume([token])
-            return
-        found = self._awaited.after(token, self._piece(token))
-        if isinstance(found, Awaited):
-            self._awaited = found
-            return
-        self._awaited = None
-        self._consume(self._tokens(found))
-
-    def _consume(self, tokens: list[int]) -> None:
-        if not self._matcher.consume_tokens(tokens):
-            raise self._error()
-
-    def _error(self) -> ConstraintError:
-        return ConstraintError(self._matcher.get_error().partition("\n")[0])
-
-    def _tokens(self, spelt: Sequence[Spelt]) -> list[int]:
-        """What is spelt, in tokens: some that spell it, where it is the rest of one."""
-        return [
-            token
-            for whole, piece in spelt
-            for token in ([whole] if whole is not None else self._tokenizer.tokenize_bytes(piece))
-        ]
-
-    def _piece(self, token: int) -> bytes:
-        return self._vocab.piece(token, special=token in self._visible)

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from server.engine.embedder import pair
-from server.engine.grammar import Constraint, Grammars
+from server.engine.grammar import Grammars
 from server.engine.load_spec import LoadSpec
 from server.engine.messages import (
     Cancel,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     import zmq
 
+    from server.engine.constraint import OutputConstraint
     from server.engine.llama.model import Model
     from server.engine.projector import Chunk, Projector
     from server.engine.request import Medium
@@ -159,7 +160,7 @@ class Intake(threading.Thread):
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
         for index, constraint in enumerate(constraints):
             sampler = Sampler(ask.sampling, banned=banned, prompt=words, stream=index)
-            text = TextStream(ask.stop, ask.stop_pauses)
+            text = TextStream(ask.stop, ask.stop_pause)
             sequence = Sequence(request, index, list(tokens), limit, sampler, text, visible, constraint)
             sequence.budget = self._budget(ask, visible)
             if self._spec.lookup and self._model.truncatable and sequence.speculates:
@@ -190,7 +191,7 @@ class Intake(threading.Thread):
         special = self._vocab.special_tokens
         return frozenset(special[text] for text in ask.visible if text in special)
 
-    def _constraints(self, ask: Generate, visible: frozenset[int]) -> list[Constraint | None]:
+    def _constraints(self, ask: Generate, visible: frozenset[int]) -> list[OutputConstraint | None]:
         """One for each choice, where a grammar is asked for. Raises RequestError where that cannot be had."""
         choices = range(max(ask.n, ask.best_of))
         if ask.grammar is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
@@ -52,22 +52,45 @@ class Beginning(Struct, frozen=True, kw_only=True):
     repeats: bool = False
 
 
+class Lead(Struct, frozen=True):
+    """What comes before that of which a grammar speaks: an expression in Lark, and the rules that it names."""
+
+    expression: str
+    rules: str
+
+
 class Grammar(Struct, frozen=True):
     """A constraint on the output.
 
     Attributes:
         source: a JSON Schema, a regex, a JSON array of strings, or a grammar's text.
         begins: from where on it counts; None: from the first token.
+        lead: what comes first then.
+        calls: tool calls that the output may be instead.
     """
 
     kind: GrammarKind
     source: str
     begins: Beginning | None = None
+    lead: Lead | None = None
+    calls: OptionalCalls | None = None
 
     @classmethod
     def of_schema(cls, schema: Mapping[str, Any]) -> Grammar:
         """The output is JSON that a schema describes."""
         return cls("json_schema", msgspec.json.encode(schema).decode())
+
+
+class OptionalCalls(NamedTuple):
+    """The grammars of tool calls that an output may make instead of following another.
+
+    Attributes:
+        first: of an output that makes them, from its beginning or from where the other grammar begins.
+        begun: of them alone, wherever they begin: what begins them by its `begins` does so nowhere else.
+    """
+
+    first: Grammar
+    begun: Grammar
 
 
 class Medium(Struct, frozen=True):
@@ -98,13 +121,13 @@ class ReasoningLimit(Struct, frozen=True, kw_only=True):
 
 
 class StopPause(Struct, frozen=True):
-    """A stretch of the output in which no stop string counts: from `begin` on, as far as `end`, or to the last.
+    """A stretch of the output in which no stop string counts: from `begin` on, as far as `end`.
 
     With `opened` the output begins within it.
     """
 
     begin: str
-    end: str | None
+    end: str
     opened: bool = False
 
 
@@ -126,7 +149,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     max_tokens: int | None = None
     """None generates to the end of the context."""
     stop: list[str] = field(default_factory=list[str])
-    stop_pauses: list[StopPause] = field(default_factory=list[StopPause])
+    stop_pause: StopPause | None = None
     visible: list[str] = field(default_factory=list[str])
     """Special tokens, by their text, that show in the output instead of being hidden; one that ends the answer does so
     all the same. Texts that are no special token of the model's are ignored: their text shows anyway."""

@@ -110,8 +110,7 @@ class Runner:
         return refusals
 
     def _refuse(self, request: Request, fault: str) -> None:
-        text = f"the grammar became too complex to be followed: {fault}; simplify it"
-        self._refusals.append(Refused(id=request.ask.id, message=text, code="grammar_too_complex"))
+        self._refusals.append(Refused(id=request.ask.id, message=fault, code="grammar_not_followed"))
         self.cancel(request.ask.id)
 
     # a step

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from server.engine.constraint import NOTHING_LEFT, ConstraintError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,6 +35,10 @@ class Mask(Protocol):
 
     def admits(self, token: int) -> bool:
         """Whether a token may come."""
+        ...
+
+    def vetoes(self, token: int) -> bool:
+        """Whether one of the tokens that are left to choose from may not come all the same: seldom."""
         ...
 
     def restrict(self, row: Row) -> Indices | None:
@@ -76,17 +82,18 @@ class Sampler:
         Args:
             row: logits [vocabulary]; penalties and bias are written into it.
             mask: forbids tokens; the others keep their proportions.
+
+        Raises:
+            ConstraintError: it forbids them all.
         """
         self._adjust(row)
         if mask is None:
             return self._draw(row)
-        if not mask.begun:  # hardly anything is forbidden: what is may be drawn again
-            while not mask.admits(token := self._draw(row)):
-                row[token] = -np.inf
-            return token
         if self._sampling.temperature <= 0 and mask.admits(token := int(row.argmax())):
             return token
-        return self._draw(row, mask.restrict(row))
+        allowed = mask.restrict(row) if mask.begun else None
+        token = self._draw(row, allowed)
+        return self._draw_again(row, allowed, mask, token) if mask.vetoes(token) else token
 
     def _draw(self, row: Row, allowed: Indices | None = None) -> int:
         if self._sampling.temperature <= 0:
@@ -98,6 +105,28 @@ class Sampler:
         last = int(np.searchsorted(cumulative, total))  # of any weight
         token = tokens[min(int(np.searchsorted(cumulative, drawn, side="right")), last)]
         return int(token if allowed is None else allowed[token])
+
+    def _draw_again(self, row: Row, allowed: Indices | None, mask: Mask, vetoed: int) -> int:
+        """Go on drawing, with no token put back, until one may come."""
+        row[vetoed] = -np.inf
+        tokens = np.arange(row.size) if allowed is None else allowed
+        while (tokens := tokens[row[tokens] > -np.inf]).size:
+            for token in self._in_turn(row, tokens).tolist():
+                if not mask.vetoes(token):
+                    return token
+                row[token] = -np.inf
+        raise ConstraintError(NOTHING_LEFT)
+
+    def _in_turn(self, row: Row, tokens: Indices) -> Indices:
+        """Those of `tokens` that may be drawn, in the order of drawing them all.
+
+        Adding Gumbel noise to logarithms of weights gives that order: https://arxiv.org/abs/1903.06059
+        """
+        if self._sampling.temperature <= 0:
+            return tokens[np.argsort(-row[tokens], kind="stable")]
+        drawn, weights = self._distribution(row[tokens])
+        drawn, weights = drawn[weights > 0], weights[weights > 0]
+        return tokens[drawn[np.argsort(-(np.log(weights) + self._random.gumbel(size=weights.size)))]]
 
     def observe(self, token: int) -> None:
         """Take in a token that was generated."""

@@ -10,7 +10,7 @@ from server.engine.positions import TEXT, Positions
 from server.engine.speculation import Acceptance, Lookup
 
 if TYPE_CHECKING:
-    from server.engine.grammar import Constraint
+    from server.engine.constraint import OutputConstraint
     from server.engine.prediction import Prediction
     from server.engine.prefix_cache import Entry
     from server.engine.projector import Chunk
@@ -73,7 +73,7 @@ class Sequence:
     text: TextStream
     visible: frozenset[int] = frozenset()
     """Special tokens whose text shows in the output."""
-    constraint: Constraint | None = None
+    constraint: OutputConstraint | None = None
     """The grammar that its output is held to, as far as it has come."""
     budget: ReasoningBudget | None = None
     """How much longer it may reason, where that is bounded."""

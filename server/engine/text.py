@@ -16,13 +16,13 @@ class TextStream:
 
     Args:
         stops: strings that end it; neither they nor their beginnings are ever given out while they may still come true.
-        pauses: stretches in which they do not count, nor in the white space behind.
+        pause: stretches in which they do not count, nor in the white space behind.
     """
 
-    def __init__(self, stops: Sequence[str] = (), pauses: Sequence[StopPause] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), pause: StopPause | None = None) -> None:
         self._stops = [stop for stop in stops if stop]
-        self._pauses = {pause.begin: pause for pause in pauses}
-        self._pause = next((pause for pause in pauses if pause.opened), None)
+        self._pause = pause
+        self._pausing = pause is not None and pause.opened
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._tail = ""
@@ -51,7 +51,7 @@ class TextStream:
             return text
         released = ""
         while text and not self.stopped_by:
-            more, text = self._paused(text) if self._pause else self._watched(text)
+            more, text = self._paused(text) if self._pausing else self._watched(text)
             released += more
         return released
 
@@ -60,12 +60,12 @@ class TextStream:
         assert self._pause
         end = self._pause.end
         seen = self._tail + text
-        at = seen.find(end) if end else -1
-        if end is None or at < 0:
-            self._tail = seen[max(0, len(seen) - len(end) + 1) :] if end else ""
+        at = seen.find(end)
+        if at < 0:
+            self._tail = seen[max(0, len(seen) - len(end) + 1) :]
             return text, ""
         cut = at + len(end) - len(self._tail)
-        self._pause, self._tail, self._leading = None, "", True
+        self._pausing, self._tail, self._leading = False, "", True
         return text[:cut], text[cut:]
 
     def _watched(self, text: str) -> tuple[str, str]:
@@ -76,7 +76,7 @@ class TextStream:
             if len(rest) < len(text):
                 return text[: len(text) - len(rest)], rest
         text, self._held = self._held + text, ""
-        marks = [*self._stops, *self._pauses]
+        marks = [*self._stops, self._pause.begin] if self._pause else self._stops
         found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
         if not found:
             keep = max(_overlap(text, mark) for mark in marks)
@@ -86,7 +86,7 @@ class TextStream:
         if mark in self._stops:
             self.stopped_by = mark
             return text[:at], ""
-        self._pause = self._pauses[mark]
+        self._pausing = True
         return text[: at + len(mark)], text[at + len(mark) :]
 
 

@@ -38,16 +38,19 @@ def _grammar(
     reasoning_end: str | None = None,
 ) -> Grammar | None:
     task = ChatTask(messages=[], tools=tools, tool_choice=choice, answer=answer, generate=Generate(id=0, prompt=""))
-    head = Head("LEAD ", rules=LEAD, behind=reasoning_end) if reasoning_end else Head()
+    head = Head("LEAD ", "", LEAD, reasoning_end) if reasoning_end else Head()
     return constrain(task, HERMES, {}, head).grammar
 
 
 def _allows(grammar: Grammar | None, text: str) -> bool:
+    """Whether a text is a whole of the grammar, or of the calls that may be made instead."""
     assert grammar is not None
-    assert grammar.kind == "lark"
-    matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(to_lark(grammar)))
     tokens = TOKENIZER.tokenize_bytes(text.encode())
-    return matcher.consume_tokens(tokens) and matcher.is_accepting()
+    for one in (grammar, grammar.calls.first) if grammar.calls else (grammar,):
+        matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(to_lark(one)))
+        if matcher.consume_tokens(tokens) and matcher.is_accepting():
+            return True
+    return False
 
 
 def test_without_tools_and_form_nothing_is_constrained() -> None:
@@ -103,12 +106,16 @@ def test_an_answer_in_a_form_may_still_be_a_call() -> None:
         (Grammar("json_object", ""), '{"a": 1}', "[1]"),
         (Grammar("choice", '["yes", "n\\"o"]'), 'n"o', "no"),
         (Grammar("regex", "a/b|[0-9]+"), "a/b", "a"),
+        (Grammar("lark", 'start: calls\ncalls: "x"+'), "xx", "y"),
+        (Grammar("gbnf", 'root ::= "x" | "y"'), "y", "z"),
     ],
 )
 def test_every_form_goes_with_tools(answer: Grammar, right: str, wrong: str) -> None:
-    grammar = _grammar(answer=answer)
-    assert _allows(grammar, right)
-    assert not _allows(grammar, wrong)
+    for end in (None, "</think>"):
+        grammar = _grammar(answer=answer, reasoning_end=end)
+        assert _allows(grammar, right)
+        assert _allows(grammar, WEATHER)
+        assert not _allows(grammar, wrong)
 
 
 def test_where_a_call_must_be_made_the_answers_form_does_not_matter() -> None:
@@ -121,9 +128,6 @@ def test_what_cannot_be_had_is_refused_by_its_field() -> None:
     assert caught.value.param == "tool_choice"
     with pytest.raises(RequestError, match="no tools are given"):
         _grammar("required", tools=())
-    with pytest.raises(RequestError, match="grammar and tools") as caught:
-        _grammar(answer=Grammar("lark", 'start: "x"'))
-    assert caught.value.param == "grammar"
 
 
 def _answers(style: ChatFormat, prompt: str, *, thinking: bool | None = None, begun: str = "") -> Grammar | None:

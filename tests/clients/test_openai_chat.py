@@ -76,21 +76,24 @@ def test_a_tool_is_called_and_its_result_told(openai_client: OpenAI) -> None:
 
 def test_streamed_calls_are_the_same(openai_client: OpenAI) -> None:
     (whole,) = _ask(openai_client, "What is the weather in Paris?", tools=[WEATHER]).choices[0].message.tool_calls
-    names: list[str] = []
-    arguments: list[str] = []
-    reasons: list[str] = []
-    for chunk in _ask(openai_client, "What is the weather in Paris?", tools=[WEATHER], stream=True):
-        choice = chunk.choices[0]
-        reasons += [choice.finish_reason] if choice.finish_reason else []
-        assert not choice.delta.content
-        calls: list[Any] = choice.delta.tool_calls or []
-        for call in calls:
-            names += [call.function.name] if call.function.name else []
-            arguments.append(call.function.arguments)
-    assert names == [whole.function.name]
-    assert "".join(arguments) == whole.function.arguments
-    assert len(arguments) > 2, "arguments come piece by piece"
-    assert reasons == ["tool_calls"]
+    pieces: list[int] = []
+    for _ in range(8):  # a reader that is late gets several at once
+        names: list[str] = []
+        arguments: list[str] = []
+        reasons: list[str] = []
+        for chunk in _ask(openai_client, "What is the weather in Paris?", tools=[WEATHER], stream=True):
+            choice = chunk.choices[0]
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+            assert not choice.delta.content
+            calls: list[Any] = choice.delta.tool_calls or []
+            for call in calls:
+                names += [call.function.name] if call.function.name else []
+                arguments.append(call.function.arguments)
+        assert names == [whole.function.name]
+        assert "".join(arguments) == whole.function.arguments
+        assert reasons == ["tool_calls"]
+        pieces.append(len(arguments))
+    assert max(pieces) > 2, "arguments come piece by piece"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "launch_probe"}}])
@@ -129,6 +132,25 @@ def test_stop_strings_do_not_cut_calls(openai_client: OpenAI, choice: str) -> No
     answer = _ask(openai_client, "What is the weather in Paris?", tools=[WEATHER], tool_choice=choice, stop=stops)
     (call,) = answer.choices[0].message.tool_calls
     assert json.loads(call.function.arguments) == {"city": "Paris"}
+
+
+FORMS: list[dict[str, Any]] = [
+    {"response_format": {"type": "json_object"}},
+    {"extra_body": {"guided_regex": r"\{[^}]{0,40}\}"}},
+    {"extra_body": {"grammar": 'root ::= "{" [a-z]+ "}"'}},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["object", "regex", "gbnf"])
+def test_a_tool_may_be_called_where_the_answer_has_a_form(openai_client: OpenAI, form: Any) -> None:
+    options = {"tools": [WEATHER], "stop": ["Paris", "x}"]} | form
+    answer = _ask(openai_client, "What is the weather in Paris?", **options).choices[0]
+    (call,) = answer.message.tool_calls
+    assert (answer.finish_reason, answer.message.content) == ("tool_calls", None)
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    for seed in range(3):
+        text = _ask(openai_client, "Tell me a story.", **options, seed=seed).choices[0].message
+        assert text.tool_calls or re.match(r"\s*\{", text.content)
 
 
 def test_stop_strings_do_not_cut_reasoning(openai_client: OpenAI) -> None:

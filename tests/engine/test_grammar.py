@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from msgspec import structs
 
-from server.engine.grammar import Constraint, ConstraintError, Grammars
-from server.engine.request import Beginning, Grammar, GrammarKind, Sampling
+from server.engine.constraint import ConstraintError, OutputConstraint
+from server.engine.grammar import Grammars
+from server.engine.request import Beginning, Grammar, GrammarKind, Lead, Sampling
 from server.engine.sampler import Indices, Row, Sampler
 from server.errors import RequestError
 from tests.engine.vocabulary import CONTROL, ENDS, ByteVocabulary
@@ -30,11 +31,11 @@ def constraint(
     *,
     visible: frozenset[int] = frozenset(),
     ignore_eos: bool = False,
-) -> Constraint:
+) -> OutputConstraint:
     return GRAMMARS.constraint(Grammar(kind, source, begins), visible, ignore_eos=ignore_eos)
 
 
-def take(held: Constraint, text: str) -> Constraint:
+def take(held: OutputConstraint, text: str) -> OutputConstraint:
     """Go on by a text, one byte a token."""
     for byte in text.encode():
         assert held.admits(byte), text
@@ -42,7 +43,7 @@ def take(held: Constraint, text: str) -> Constraint:
     return held
 
 
-def allowed(held: Constraint) -> set[int]:
+def allowed(held: OutputConstraint) -> set[int]:
     """All tokens that may come, whichever way `restrict` says it."""
     row = np.zeros(VOCABULARY.size, np.float32)
     few = held.restrict(row)
@@ -50,16 +51,20 @@ def allowed(held: Constraint) -> set[int]:
 
 
 class FixedMask:
-    """Lets fixed tokens come, told in either way."""
+    """Lets fixed tokens come, told in either way, some of them only when they are asked for."""
 
     begun = True
 
-    def __init__(self, tokens: list[int], *, few: bool) -> None:
+    def __init__(self, tokens: list[int], *, few: bool, vetoed: tuple[int, ...] = ()) -> None:
         self._tokens = np.array(sorted(tokens), np.intp)
         self._few = few
+        self._vetoed = vetoed
 
     def admits(self, token: int) -> bool:
-        return token in self._tokens
+        return token in self._tokens and token not in self._vetoed
+
+    def vetoes(self, token: int) -> bool:
+        return token in self._vetoed
 
     def restrict(self, row: Row) -> Indices | None:
         if self._few:
@@ -107,6 +112,21 @@ def test_frequencies_under_a_mask_are_the_renormalised_ones(few: bool) -> None:
         assert [seen.count(token) / 4000 for token in kept] == pytest.approx(weights, abs=0.03)
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_after_a_veto_the_others_keep_their_proportions(few: bool) -> None:
+    row = np.array([3.0, 0.0, 1.0, 2.0, 4.0, 1.5], np.float32)
+    for sampling, kept in (
+        (Sampling(seed=3), [1, 2, 3]),
+        (Sampling(seed=3, top_k=1), [3]),
+        (Sampling(temperature=0), [3]),
+    ):
+        sampler = Sampler(sampling)
+        mask = FixedMask([1, 2, 3, 4, 5], few=few, vetoed=(4, 5))
+        seen = [sampler.choose(row.copy(), mask) for _ in range(4000)]
+        weights = np.exp(row[kept]) / np.exp(row[kept]).sum()
+        assert [seen.count(token) / 4000 for token in kept] == pytest.approx(weights, abs=0.03)
+
+
 def test_a_mask_of_many_and_one_of_few_say_the_same_as_admits() -> None:
     for source in ("(?s:.*)", "[a-c]{2}", "x*", "[^ab]+"):
         for ignore_eos in (False, True):
@@ -141,6 +161,21 @@ def test_inline_schemas_of_a_lark_grammar_are_held_to_the_same_rules() -> None:
         constraint("lark", 'start: "a" | %json {"properties": {"a": {"not": {}}}}')
     with pytest.raises(RequestError, match="line 2: what follows %json is no JSON"):
         constraint("lark", 'start: a\na: %json {"type": }')
+
+
+def test_any_grammar_may_have_something_before_it() -> None:
+    lead = Lead("LEAD ", "LEAD: /x{0,2}/\n")
+    grammars: list[tuple[GrammarKind, str]] = [
+        ("lark", 'start: LEAD\nLEAD: "abc"'),
+        ("gbnf", 'root ::= "abc"'),
+        ("choice", '["abc"]'),
+    ]
+    for kind, source in grammars:
+        held = GRAMMARS.constraint(Grammar(kind, source, lead=lead), frozenset(), ignore_eos=False)
+        assert allowed(held) == {VOCABULARY.token(text) for text in ("x", "a", "ab", "abc")}
+        assert take(held, "xxabc").complete
+    with pytest.raises(RequestError, match="line 2"):
+        GRAMMARS.constraint(Grammar("lark", 'start: "a"\nb: ]', lead=lead), frozenset(), ignore_eos=False)
 
 
 def test_the_text_before_may_be_spread_over_tokens_and_end_within_one() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from server.engine.messages import Delta, TokenLogprob
-from server.engine.request import Beginning, Generate, Grammar, GrammarKind, Sampling
+from server.engine.request import Beginning, Generate, Grammar, GrammarKind, OptionalCalls, Sampling
 from server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -202,6 +202,13 @@ async def test_stop_strings_count_in_text_and_not_in_calls(start_engine: StartEn
     assert (answer.finish, answer.stop_string) == ({0: "stop"}, None)
     plain = await collect(engine, Generate(id=0, sampling=await force(engine, "2"), grammar=call, **asked))
     assert (plain.text, plain.stop_string) == ({0: ""}, "2")
+    first = Grammar("regex", call.source)
+    formed = Grammar("regex", "[a-y][a-y0-9]*|z[a-y0-9]{1,9}", calls=OptionalCalls(first, call))
+    answer = await collect(engine, Generate(id=0, grammar=formed, sampling=sampling, **asked))
+    assert re.fullmatch("z{3,5}[0-3]{3}", answer.text[0])
+    text = await collect(engine, Generate(id=0, grammar=formed, sampling=await force(engine, "y2"), **asked))
+    assert text.stop_string == "2"
+    assert set(text.text[0]) <= {"y"}
 
 
 async def test_what_follows_that_text_in_its_token_is_consumed(start_engine: StartEngine) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from jsonschema import validators
 
-from server.engine.grammar import Constraint, Grammars
+from server.engine.grammar import Grammars
 from server.engine.json_schema import MAX_DEPTH, SchemaError, parse_schema
 from server.engine.request import Grammar, Sampling
 from server.engine.sampler import Sampler
@@ -28,6 +28,8 @@ from tests.engine.vocabulary import ByteVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from server.engine.constraint import OutputConstraint
 
 CORPUS = sorted((Path(__file__).parents[1] / "schemas").glob("*.jsonl"))
 VOCABULARY = ByteVocabulary()
@@ -42,7 +44,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def walk(constraint: Constraint, seed: int) -> str | None:
+def walk(constraint: OutputConstraint, seed: int) -> str | None:
     """What a model of random weights says at temperature 1; None where it does not come to an end.
 
     After some tokens those that close something become likelier, so that most walks end.
@@ -165,12 +167,12 @@ def test_size_and_depth_are_bounded() -> None:
         parse_schema('{"minimum": NaN}')
 
 
-def leniently(schema: Any) -> Constraint:
+def leniently(schema: Any) -> OutputConstraint:
     grammar = Grammar("lark", f"start: %lenient_json {json.dumps(schema)}")
     return GRAMMARS.constraint(grammar, frozenset(), ignore_eos=False)
 
 
-def allows(constraint: Constraint, text: str) -> bool:
+def allows(constraint: OutputConstraint, text: str) -> bool:
     for byte in text.encode():
         token = VOCABULARY.pieces().index(bytes([byte]))
         if not constraint.admits(token):

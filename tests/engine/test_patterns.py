@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from server.engine.grammar import Constraint, Grammars
+from server.engine.grammar import Grammars
 from server.engine.patterns import PatternError, for_llguidance
 from server.engine.request import Grammar
 from server.errors import RequestError
 from tests.engine.vocabulary import ByteVocabulary
+
+if TYPE_CHECKING:
+    from server.engine.constraint import OutputConstraint
 
 VOCABULARY = ByteVocabulary()
 GRAMMARS = Grammars(VOCABULARY, kept=1)
@@ -55,7 +59,7 @@ PATTERNS = st.lists(REPEATED, min_size=1, max_size=3).map(lambda atoms: f"^{''.j
 TEXTS = st.text(st.sampled_from('"\\ab0\n\t/é[&-~^ \x01\x1f\x7f'), max_size=4)
 
 
-def accepts(constraint: Constraint, said: bytes) -> bool:
+def accepts(constraint: OutputConstraint, said: bytes) -> bool:
     """Whether the bytes, one a token, may come and then the end."""
     for byte in said:
         if not constraint.admits(byte):

@@ -7,7 +7,7 @@ MERGED = (
     *("ab", "the", " the", "abc", "é", "世界", "🦊", "0.", "-1", "\\n", '\\"', "e+"),
 )
 CONTROL = ("<|call|>", "<|done|>")
-ENDS = ("<|end|>", "<|turn|>")
+ENDS = ("<|eos|>", "<|over|>")
 
 
 class ByteVocabulary:

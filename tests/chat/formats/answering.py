@@ -43,22 +43,25 @@ class Free:
         prompt: what the answer follows.
         tokens: whether its marks are special tokens.
         answer: the form of its text.
+        thinking: whether it is asked to reason.
     """
 
     style: ChatFormat
     prompt: str
     tokens: bool
     answer: Grammar | None = None
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         marks = tuple(dict.fromkeys(self.style.marks)) if self.tokens else ()
         self.vocabulary = ByteVocabulary(control=marks)
         self._special = {mark: self.vocabulary.token(mark) for mark in marks}
-        task = ChatTask(messages=[], tools=TOOLS, generate=Generate(id=0, prompt=""), answer=self.answer)
+        ask = Generate(id=0, prompt="")
+        task = ChatTask(messages=[], tools=TOOLS, generate=ask, answer=self.answer, thinking=self.thinking)
         head = head_of(task, self.style, self._special, Prompt(self.prompt, []))
         grammar = constrain(task, self.style, self._special, head).grammar
         assert grammar
-        self.begins = grammar.begins or Beginning()
+        self.begins = (grammar.calls.begun if grammar.calls else grammar).begins or Beginning()
         self.held = Grammars(self.vocabulary).constraint(grammar, self.vocabulary.control_tokens, ignore_eos=False)
         self.said = bytearray()
 

@@ -68,7 +68,8 @@ class Walk:
         ends = self._answer.vocabulary.end_tokens
         row = np.zeros(self._answer.vocabulary.size, np.float32)
         few = self._answer.held.restrict(row)
-        tokens = {*(np.flatnonzero(np.isfinite(row)) if few is None else few).tolist()}
+        left = (np.flatnonzero(np.isfinite(row)) if few is None else few).tolist()
+        tokens = {token for token in left if not self._answer.held.vetoes(token)}
         if tokens <= ends or (tokens & ends and self._chance.random() < 0.3):
             return True
         closing = tokens.intersection(CLOSING)
@@ -285,9 +286,9 @@ def test_what_sets_nothing_off_is_read_as_no_call(style: str, prompt: str) -> No
 
 NAMED = {"name": {"type": "string"}, "type": {"type": "string"}, "answer": {"type": "number"}}
 FORMS = [
-    (Grammar("json_object", ""), '{"name": "now", "n": 1, "type": "function"}'),
+    (Grammar("json_object", ""), '{"name": "nowhere", "n": 1, "type": "function"}'),
     (Grammar("json_object", ""), '{\n  "type": "functional"\n}'),
-    (Grammar.of_schema({"type": "object", "properties": NAMED}), '{"name": "get_weather", "answer": 4}'),
+    (Grammar.of_schema({"type": "object", "properties": NAMED}), '{"name": "get_weathers", "answer": 4}'),
     (Grammar.of_schema({"type": "object", "properties": NAMED}), '{"name":"get","type":"function"}'),
     (Grammar.of_schema({"type": "array", "items": {"type": "object"}}), '[\n  {"name": "nowhere"}\n]'),
     (Grammar("choice", '["now", "[", "{"]'), "["),
@@ -309,3 +310,63 @@ def test_an_answer_of_a_form_and_calls_do_not_keep_each_other_out(
         said = Free(named(style), "", tokens, answer)
         assert said.admitted(call) == call
         assert said.may_end
+
+
+ANY = [Grammar("json_object", ""), Grammar("regex", "(?s:.*)"), Grammar("lark", 'start: "[" /(?s:.+)/ | /[^\\[]+/')]
+
+
+@TOKENS
+@pytest.mark.parametrize("form", ANY, ids=lambda form: form.kind)
+@pytest.mark.parametrize(("style", "prompt"), PROMPTS)
+def test_what_has_a_form_is_read_as_no_call(style: str, prompt: str, form: Grammar, tokens: bool) -> None:
+    for seed in range(SEEDS // 2):
+        answer = Free(named(style), prompt, tokens, form)
+        text = Walk(answer, seed).text()
+        said = read(named(style), Example(answer.said.decode(errors="replace"), (), prompt, TOOLS))
+        calls = [one for one in said if isinstance(one, Call)]
+        assert bool(calls) <= answer.held.set_off, answer.said
+        assert calls or text is None or not answer.held.set_off, text
+        for call in calls if text is not None else []:
+            jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+OBJECTS = [
+    Grammar("json_object", ""),
+    Grammar("regex", r"\{[^}]*\}"),
+    Grammar("lark", 'start: "{" WORD? "}"\nWORD: /\\w+/'),
+    Grammar("gbnf", 'root ::= "{" [a-z]* "}"'),
+]
+
+
+@TOKENS
+@pytest.mark.parametrize("form", OBJECTS, ids=lambda form: form.kind)
+@pytest.mark.parametrize("style", [name for name in CALLING if named(name).reasoning])
+def test_what_has_a_form_may_follow_reasoning(style: str, form: Grammar, tokens: bool) -> None:
+    begin, end = named(style).reasoning or ("", "")
+    for prompt in ("", begin):
+        answer = Free(named(style), prompt, tokens, form, thinking=True)
+        joint = named(style).reasoning_joint or "\n\n"
+        text = f"{'' if prompt else begin}Hm.{end}{joint}{named(style).text_opening}{{}}"
+        assert answer.admitted(text) == text
+        assert answer.may_end
+        assert not answer.held.set_off
+
+
+@TOKENS
+@pytest.mark.parametrize("form", ANY, ids=lambda form: form.kind)
+@pytest.mark.parametrize(("style", "text"), [(style, text) for style, texts in AROUND.items() for text in texts])
+def test_a_form_is_no_way_around_a_schema(style: str, text: str, form: Grammar, tokens: bool) -> None:
+    quoted = json.dumps({"text": text}, ensure_ascii=False)
+    for whole in (text, named(style).text_opening + text, named(style).text_opening + quoted):
+        answer = Free(named(style), "", tokens, form)
+        said = answer.admitted(whole)
+        read_so = read(named(style), Example(said, (), "", TOOLS))
+        assert not [one for one in read_so if "bogus" in getattr(one, "arguments", "")]
+
+
+def test_an_answer_that_begins_as_a_call_is_one() -> None:
+    answer = Free(named("llama"), "", tokens=False, answer=Grammar("json_object", ""))
+    assert answer.admitted('{"name": "now", "n": 1}') == '{"name": "now", "'
+    assert answer.held.set_off
+    assert answer.admitted('parameters": {}}') == '{"name": "now", "parameters": {}}'
+    assert answer.may_end
