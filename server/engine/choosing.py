@@ -84,6 +84,8 @@ class Chooser:
             row[sequence.budget.forbidden] = -np.inf
         forced = sequence.forced
         token = forced if forced is not None else sequence.sampler.choose(row, sequence.constraint)
+        if self.ends(sequence, token) and (instead := sequence.put_off_the_end()) is not None:
+            token = instead
         sequence.sampler.observe(token)
         if sequence.budget:
             sequence.budget.take(token)

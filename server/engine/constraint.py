@@ -87,6 +87,11 @@ class Constraint:
         return self._awaited is None
 
     @property
+    def due(self) -> bool:
+        """Whether it has not begun and must: the output may not end before."""
+        return not self.begun and not self._can_be_set_off
+
+    @property
     def set_off(self) -> bool:
         """Whether it has begun with something that set it off: what is said now is no text, but a call."""
         return self._can_be_set_off and self.begun
@@ -179,6 +184,11 @@ class FormOrCalls:
     def begun(self) -> bool:
         """Whether tokens are held to a grammar yet."""
         return self.set_off or all(way.begun for way in self._ways)
+
+    @property
+    def due(self) -> bool:
+        """Whether neither has begun and one must."""
+        return not self.begun and all(way.due for way in self._ways)
 
     @property
     def set_off(self) -> bool:

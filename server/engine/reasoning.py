@@ -1,4 +1,4 @@
-"""Bounding how long an answer reasons: when its tokens are spent, the text that ends reasoning is forced upon it.
+"""Ending an answer's reasoning, by force: when its tokens are spent, or where the answer would end within it.
 
 One `ReasoningBudget` follows one sequence. It reads what is generated as text, since the marks around reasoning are
 single tokens in one vocabulary and several in another.
@@ -60,10 +60,16 @@ class ReasoningBudget:
             if not self._forced:
                 self._leave(b"")
         elif not self._over:
-            self._left -= self._inside
+            if self._left is not None:
+                self._left -= self._inside
             self._tail += self._piece(token)
             self._read()
             self._bound()
+
+    def close(self) -> None:
+        """End reasoning now: `forced` says how."""
+        if self._inside and not self._forced:
+            self._forced.extend(self._closing)
 
     def _read(self) -> None:
         """Look for the mark that begins or ends reasoning."""
@@ -88,9 +94,8 @@ class ReasoningBudget:
 
     def _bound(self) -> None:
         """Force reasoning to its end where its tokens are spent."""
-        spent = self._left <= -GRACE or (self._left <= 0 and not self._unfinished())
-        if self._inside and spent:
-            self._forced.extend(self._closing)
+        if self._left is not None and (self._left <= -GRACE or (self._left <= 0 and not self._unfinished())):
+            self.close()
 
     def _unfinished(self) -> bool:
         """Whether the output ends within a character, or within what may become the mark that ends reasoning."""

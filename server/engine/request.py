@@ -105,14 +105,14 @@ class ReasoningLimit(Struct, frozen=True, kw_only=True):
     """How long an answer may reason, and what ends it then.
 
     Attributes:
-        tokens: how many; 0 ends reasoning as soon as it begins.
+        tokens: how many; 0 ends reasoning as soon as it begins, None leaves it its time.
         begin, end: the marks around reasoning, as they show in the output.
         closing: the text that is forced then; `end` is in it.
         opened: whether the prompt leaves off inside reasoning. Else it begins with `begin`, which is the first text.
         repeats: whether `begin` counts anywhere and several times, all within one budget.
     """
 
-    tokens: int
+    tokens: int | None
     begin: str
     end: str
     closing: str

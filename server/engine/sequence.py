@@ -121,6 +121,13 @@ class Sequence:
             return token
         return None
 
+    def put_off_the_end(self) -> int | None:
+        """The first token that ends reasoning, where the output would end in it though a grammar must still be kept."""
+        if self.budget is None or self.constraint is None or not self.constraint.due:
+            return None
+        self.budget.close()
+        return self.budget.forced
+
     @property
     def decoding(self) -> bool:
         """Whether only its latest token is to be computed."""

@@ -153,6 +153,17 @@ def test_a_tool_may_be_called_where_the_answer_has_a_form(openai_client: OpenAI,
         assert text.tool_calls or re.match(r"\s*\{", text.content)
 
 
+@pytest.mark.parametrize("form", FORMS, ids=["object", "regex", "gbnf"])
+def test_an_answer_that_would_end_in_reasoning_has_its_form(openai_client: OpenAI, form: Any) -> None:
+    options = {"tools": [WEATHER], "reasoning_effort": "low"}
+    free = _ask(openai_client, "What is the weather in Paris?", **options).choices[0].message
+    assert free.reasoning_content
+    assert not free.content, "the demo model ends there"
+    message = _ask(openai_client, "What is the weather in Paris?", **options | form).choices[0].message
+    assert message.reasoning_content.startswith(free.reasoning_content)
+    assert message.tool_calls or re.match(r"\s*\{", message.content)
+
+
 def test_stop_strings_do_not_cut_reasoning(openai_client: OpenAI) -> None:
     free = _ask(openai_client, "What is 3 plus 4?", reasoning_effort="low").choices[0].message
     stopped = _ask(openai_client, "What is 3 plus 4?", reasoning_effort="low", stop=[".", "\n"]).choices[0].message

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
-from server.engine.request import Beginning, Generate, Grammar, ReasoningLimit, Sampling
+from msgspec import structs
+
+from server.engine.request import Beginning, Generate, Grammar, OptionalCalls, ReasoningLimit, Sampling
 from tests.engine.test_grammar_worker import GREEDY, PROMPT, Answer, collect
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ CLOSING = "\n</think>\n\n"
 BUDGET = 20
 
 
-async def ask(engine: Engine, tokens: int = BUDGET, closing: str = CLOSING, **fields: Any) -> Answer:
+async def ask(engine: Engine, tokens: int | None = BUDGET, closing: str = CLOSING, **fields: Any) -> Answer:
     limit = ReasoningLimit(tokens=tokens, begin="<think>", end="</think>", closing=closing, opened=True)
     defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 80, "sampling": GREEDY, "ignore_eos": True}
     return await collect(engine, Generate(id=0, reasoning=limit, **(defaults | fields)))
@@ -45,6 +48,27 @@ async def test_a_grammar_begins_behind_reasoning_that_was_ended(start_engine: St
         answer = await ask(engine, closing="\n</think>", grammar=form, sampling=sampling, ignore_eos=False)
         assert answer.finish == {0: "stop"}
         assert answer.text[0].partition("\n</think>")[2].strip("0123456789abcdef") == "-"
+
+
+async def test_an_answer_that_would_end_in_reasoning_goes_on_to_its_grammar(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    form = Grammar("regex", "[a-f]{3}-[0-9]{2,4}", Beginning(behind="</think>"))
+    call = Grammar("lark", 'start: "<call>"', Beginning(trigger="<call>"))
+    either = structs.replace(form, calls=OptionalCalls(structs.replace(call, begins=form.begins), call))
+    for sampling in (await ending(engine, 0.0), await ending(engine, 1.0)):
+        for grammar in (form, either):
+            fields: dict[str, Any] = {"closing": "\n</think>", "sampling": sampling, "ignore_eos": False}
+            answer = await ask(engine, None, grammar=grammar, **fields)
+            assert answer.finish == {0: "stop"}
+            assert re.fullmatch(r"\n</think>([a-f]{3}-[0-9]{2}|<call>)", answer.text[0])
+    free = await ask(engine, None, sampling=await ending(engine, 0.0), ignore_eos=False, grammar=call)
+    assert (free.text, free.finish) == ({0: ""}, {0: "stop"})
+
+
+async def ending(engine: Engine, temperature: float) -> Sampling:
+    """Sampling that ends an answer as soon as it may."""
+    ends = [token for text, token in engine.info.special_tokens.items() if text in ("<|im_end|>", "<|endoftext|>")]
+    return Sampling(temperature=temperature, seed=1, logit_bias=dict.fromkeys(ends, 1000.0))
 
 
 async def test_reasoning_that_a_grammar_allows_ends_with_its_budget_too(start_engine: StartEngine) -> None:
