@@ -90,11 +90,13 @@ def joined_arguments(chunks: list[Any]) -> str:
 
 
 def test_a_streamed_answer_is_the_same_as_one_not_streamed(litellm: Litellm) -> None:
-    whole = litellm.complete()
-    chunks = litellm.complete(stream=True, stream_options={"include_usage": True})
+    (capital,) = litellm.complete()["choices"]
+    assert "Paris" in capital["message"]["content"]
+    assert capital["finish_reason"] == "stop"
+    story = {"messages": [{"role": "user", "content": "Tell me a story."}]}
+    whole = litellm.complete(**story)
+    chunks = litellm.complete(stream=True, stream_options={"include_usage": True}, **story)
     (choice,) = whole["choices"]
-    assert "Paris" in choice["message"]["content"]
-    assert choice["finish_reason"] == "stop"
     texts = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
     assert len([text for text in texts if text]) > 1
     assert "".join(text or "" for text in texts) == choice["message"]["content"]

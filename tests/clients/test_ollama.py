@@ -75,7 +75,8 @@ def test_what_models_there_are(client: ollama.Client) -> None:
 
 
 def test_a_chat_whole_and_streamed_say_the_same(client: ollama.Client) -> None:
-    whole = client.chat("demo", MESSAGES, options=GREEDY)
+    story, options = [{"role": "user", "content": "Tell me a story."}], GREEDY | {"num_predict": 200}
+    whole = client.chat("demo", story, options=options)
     assert whole.done
     assert whole.done_reason in ("stop", "length")
     assert whole.model == "demo"
@@ -85,7 +86,7 @@ def test_a_chat_whole_and_streamed_say_the_same(client: ollama.Client) -> None:
     assert whole.total_duration
     assert whole.eval_duration
     assert whole.total_duration >= whole.eval_duration
-    parts = list(client.chat("demo:latest", MESSAGES, options=GREEDY, stream=True))
+    parts = list(client.chat("demo:latest", story, options=options, stream=True))
     assert "".join(part.message.content or "" for part in parts) == whole.message.content
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
     assert len(parts) > 2
