@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import structs
 
 from server.chat.formats.beginnings import any_text
-from server.chat.formats.lark import all_until, mark
+from server.chat.formats.lark import all_until, mark, text_without
 from server.chat.tools import NamedTool
 from server.engine.request import Beginning, Grammar, Lead, OptionalCalls
 from server.errors import RequestError
@@ -74,8 +74,8 @@ def head_of(task: ChatTask, style: ChatFormat, special: Mapping[str, int], promp
     if style.reasoning is None or not (task.thinking or anything or style.text_opening):
         return Head(text=text)
     begin, end = style.reasoning
-    rules = f"thinking: {mark(begin, special)} thoughts {joint}\n{all_until(end, special, 'thoughts')}\n{LEAD}"
-    return Head("thinking? ", text, rules)
+    thoughts = all_until(end, special, "thoughts", text_without(style.reasoning_cuts))
+    return Head("thinking? ", text, f"thinking: {mark(begin, special)} thoughts {joint}\n{thoughts}\n{LEAD}")
 
 
 class Constraint(NamedTuple):

@@ -74,6 +74,8 @@ class ChatFormat(ABC):
 
     text_opening: ClassVar[str] = ""
     """What stands between the prompt and an answer's text, where the model itself would have to write it."""
+    reasoning_cuts: ClassVar[tuple[str, ...]] = ()
+    """Other marks with which reasoning is over for who reads it; a grammar keeps them out of it."""
     reasoning_joint: ClassVar[str] = ""
     """What stands between reasoning and what follows it, where the model itself would have to write it."""
     telling: ClassVar[tuple[str, ...]] = ()

@@ -87,6 +87,7 @@ class Harmony(ChatFormat):
     marks = (START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS)
     text_opening = f"{CHANNEL}final{MESSAGE}"
     reasoning_joint = f"{START}assistant"
+    reasoning_cuts = (START, *ENDS[1:])
     telling = (CHANNEL, MESSAGE)
     reasoning = (f"{CHANNEL}analysis{MESSAGE}", ENDS[0])
     calls_end_reasoning = True

@@ -174,6 +174,11 @@ def all_until(end: str, special: Mapping[str, int], rule: str, allowed: str = "/
     return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed} & {unlike}) {ending}"
 
 
+def text_without(marks: Sequence[str]) -> str:
+    """An expression for any text in which none of some marks is spelt out."""
+    return f"/(?s:.*)/ & ~/(?s:.*)({'|'.join(map(pattern, marks))})(?s:.*)/" if marks else "/(?s:.*)/"
+
+
 def text_until(
     end: str,
     special: Mapping[str, int],

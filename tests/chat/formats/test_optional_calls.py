@@ -364,6 +364,21 @@ def test_a_form_is_no_way_around_a_schema(style: str, text: str, form: Grammar, 
         assert not [one for one in read_so if "bogus" in getattr(one, "arguments", "")]
 
 
+@TOKENS
+@pytest.mark.parametrize("style", [name for name in CALLING if named(name).reasoning_cuts])
+def test_reasoning_before_a_form_spells_no_mark_that_would_cut_it_short(style: str, tokens: bool) -> None:
+    begin, _ = named(style).reasoning or ("", "")
+    for cut in named(style).reasoning_cuts:
+        answer = Free(named(style), "", tokens, Grammar("json_object", ""), thinking=True)
+        assert answer.admitted(f"{begin}Hm <|") == f"{begin}Hm <|"
+        before = answer.said.decode()
+        for byte in cut.encode()[2:-1]:
+            assert answer.held.admits(byte)
+            answer.say(byte)
+        assert answer.said.decode() == before + cut[2:-1]
+        assert not answer.held.admits(ord(">"))
+
+
 def test_an_answer_that_begins_as_a_call_is_one() -> None:
     answer = Free(named("llama"), "", tokens=False, answer=Grammar("json_object", ""))
     assert answer.admitted('{"name": "now", "n": 1}') == '{"name": "now", "'
