@@ -106,13 +106,13 @@ def constrain(task: ChatTask, style: ChatFormat, special: Mapping[str, int], hea
     if not tools:
         return Constraint(head.of_text(task.answer) if task.answer else None)
     calls = style.call_grammar(tools, special, parallel=task.parallel_tool_calls)
-    first = head.of_calls(calls)
     if task.tool_choice == "required" or isinstance(task.tool_choice, NamedTool):
-        return Constraint(first, only_calls=True)  # there is no text that a form could hold for
-    begun = Grammar("lark", f"start: {calls.opening} calls\n{calls.rules}", _beginning(style, head, calls))
+        return Constraint(head.of_calls(calls), only_calls=True)  # there is no text that a form could hold for
+    begun = structs.replace(Head().of_calls(calls), begins=_beginning(style, head, calls))
     if task.answer is None:
         return Constraint(begun)
-    return Constraint(structs.replace(head.of_text(task.answer), calls=OptionalCalls(first, begun)))
+    instead = OptionalCalls(head.of_calls(calls), begun)
+    return Constraint(structs.replace(head.of_text(task.answer), calls=instead))
 
 
 def _beginning(style: ChatFormat, head: Head, calls: CallGrammar) -> Beginning:

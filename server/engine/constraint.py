@@ -78,6 +78,7 @@ class Constraint:
         self._can_be_set_off = awaited is not None and bool(awaited.said.trigger or awaited.said.start)
         self._visible = visible
         self._ignore_eos = ignore_eos
+        self._ahead: tuple[int, Awaited | tuple[Spelt, ...]] | None = None
         self.unwanted: Indices = np.array(sorted(vocab.end_tokens) if ignore_eos else [], np.intp)
         """Tokens that are to come only where no other may."""
 
@@ -107,8 +108,7 @@ class Constraint:
             return not self._ignore_eos and (not self.begun or self._matcher.is_accepting())
         if self.begun:
             return self._matcher.validate_tokens([token]) == 1
-        assert self._awaited
-        found = self._awaited.after(token, self._piece(token))
+        found = self._after(token)
         first = [] if isinstance(found, Awaited) else self._tokens(found)
         return not first or self._matcher.validate_tokens(first) == len(first)
 
@@ -118,7 +118,7 @@ class Constraint:
 
     def sets_off(self, token: int) -> bool:
         """Whether the grammar is still to begin and would with a token."""
-        return self._awaited is not None and not isinstance(self._awaited.after(token, self._piece(token)), Awaited)
+        return not self.begun and not isinstance(self._after(token), Awaited)
 
     def restrict(self, row: Row) -> Indices | None:
         """Single out the tokens that may come next, once the grammar has begun; see `single_out`."""
@@ -133,15 +133,22 @@ class Constraint:
 
     def take(self, token: int) -> None:
         """Go on by a token that has been chosen. Raises ConstraintError where llguidance gave up."""
-        if self._awaited is None:
+        if self.begun:
             self._consume([token])
             return
-        found = self._awaited.after(token, self._piece(token))
+        found, self._ahead = self._after(token), None
         if isinstance(found, Awaited):
             self._awaited = found
             return
         self._awaited = None
         self._consume(self._tokens(found))
+
+    def _after(self, token: int) -> Awaited | tuple[Spelt, ...]:
+        """What a token leaves to be awaited, or the output since the beginning; kept until one is taken."""
+        assert self._awaited
+        if self._ahead is None or self._ahead[0] != token:
+            self._ahead = token, self._awaited.after(token, self._vocab.piece(token, special=token in self._visible))
+        return self._ahead[1]
 
     def _consume(self, tokens: list[int]) -> None:
         if not self._matcher.consume_tokens(tokens):
@@ -158,9 +165,6 @@ class Constraint:
             for whole, piece in spelt
             for token in ([whole] if whole is not None else self._tokenizer.tokenize_bytes(piece))
         ]
-
-    def _piece(self, token: int) -> bytes:
-        return self._vocab.piece(token, special=token in self._visible)
 
 
 class FormOrCalls:

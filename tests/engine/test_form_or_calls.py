@@ -9,6 +9,7 @@ from server.engine.constraint import ConstraintError, FormOrCalls
 from server.engine.grammar import Grammars
 from server.engine.request import Beginning, Grammar, OptionalCalls, Sampling
 from server.engine.sampler import Sampler
+from tests.engine.test_grammar import allowed
 from tests.engine.vocabulary import ENDS, ByteVocabulary
 
 VOCABULARY = ByteVocabulary()
@@ -37,10 +38,7 @@ def admitted(held: FormOrCalls, text: str) -> str:
 
 def left(held: FormOrCalls) -> set[int]:
     """All tokens that may come, as a sampler finds out."""
-    row = np.zeros(VOCABULARY.size, np.float32)
-    few = held.restrict(row)
-    tokens = set(np.flatnonzero(np.isfinite(row)).tolist() if few is None else few.tolist())
-    return {token for token in tokens if not held.vetoes(token)}
+    return {token for token in allowed(held) if not held.vetoes(token)}
 
 
 @pytest.mark.parametrize("form", ["[^0-9]*", "(?s:.*)", "[(a-z]{3,40}:*"])

@@ -169,9 +169,8 @@ def all_until(end: str, special: Mapping[str, int], rule: str, allowed: str = "/
         return f"{rule}[suffix={literal(end)}]: {terminal}\n{terminal}: {allowed}"
     before, after = end[: min(tokens)], end[min(tokens) :]
     # a token ends text by itself, and where it is spelt out the reader does not know the difference
-    unlike = f"~/(?s:.*){pattern(after)}(?s:.*)/"
     ending = literal(before) if before else ""
-    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed} & {unlike}) {ending}"
+    return f"{rule}: {terminal} {mark(after, special)}\n{terminal}: ({allowed} & {text_without([after])}) {ending}"
 
 
 def text_without(marks: Sequence[str]) -> str:
