@@ -85,8 +85,7 @@ class Limits:
         efficient_gap: seconds that it may take for an efficient piece of a prompt.
         solo_gap: seconds that a step may take while no generation runs.
         smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
-            which on a larger piece is computed no faster, and multiples of it: llama.cpp's attention on a CPU goes by
-            tiles of so many, and smaller pieces take twice as long where much lies before them (GGML_FA_TILE_Q).
+            which on a larger piece is computed no faster, and multiples of it.
         mixed: whether one batch may hold both generations and prompts.
     """
 

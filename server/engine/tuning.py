@@ -108,7 +108,7 @@ def _seconds(context: Context, width: int) -> float:
 
 def _key(context: Context, spec: LoadSpec, cores: int) -> str:
     facts = (spec.digest, msgspec.to_builtins(spec.placement), spec.kv_type, spec.threads, cores, cpu_name())
-    shape = (context.shape.unified, context.shape.ubatch)
+    shape = (context.shape.unified, context.shape.ubatch, context.shape.flash)
     return xxhash.xxh3_64_hexdigest(repr((facts, shape)).encode())
 
 

@@ -7,7 +7,6 @@ itself when its server is gone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import queue
@@ -18,12 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import llama_cpp
 import psutil
-import xxhash
 import zmq
 
-from converter.gguf_format import align
+from server.engine.context_shape import FLASH_PIECE, PLAIN_PIECE, context_shape, state_key
 from server.engine.costs import Costs
 from server.engine.description import describe
 from server.engine.draft import DraftModel
@@ -65,9 +62,6 @@ IDLE_WAIT = 0.5
 """Seconds without an order after which idle states are written to disk."""
 NAP = 0.005
 """Seconds between looks at what other threads do while all prompts wait for a state from disk or for an encoder."""
-CELL_PADDING = 256
-IDLE_SEQUENCES = 24
-"""Sequences of a unified context beside those that run, to hold cached prefixes; each costs an output row in memory."""
 CACHE_CHECK_STEPS = 20_000
 
 log = logging.getLogger("brim.worker")
@@ -137,7 +131,7 @@ class Worker:
         self._worked_at = time.monotonic()
         self.model = Model(spec, on_progress)
         context_length = spec.context or self.model.context_train
-        shape = _shape(spec, self.model, context_length)
+        shape = context_shape(spec, self.model, context_length)
         self._context = Context(self.model, spec, shape)
         outbox.send(LoadProgress(1.0, "measuring"))
         tuning = tune(self._context, spec)
@@ -151,6 +145,7 @@ class Worker:
             parallel=spec.parallel,
             queue=spec.queue_limit,
             batch=shape.batch,
+            efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
             mixed=spec.placement.n_gpu_layers > 0,
         )
         proposers = self._proposers(context_length, tuning)
@@ -327,41 +322,6 @@ def _reporter(outbox: Outbox) -> Callable[[float], None]:
             outbox.send(LoadProgress(fraction))
 
     return report
-
-
-def _shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
-    """How the KV buffer is laid out: one pool of cells, or `context` of them for each of the parallel sequences.
-
-    Unless told, the latter where it was measured to be faster and takes no more memory: on a CPU with room for all.
-    """
-    separate = align(context, CELL_PADDING) * spec.parallel
-    pool = align(max(context, spec.kv_cells), CELL_PADDING)
-    split = spec.kv_unified is False
-    if spec.kv_unified is None and spec.placement.n_gpu_layers == 0 and model.truncatable:
-        split = separate <= pool
-    unified = spec.parallel == 1 or not split
-    return ContextShape(
-        cells=pool if unified else separate,
-        sequences=spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0),
-        unified=unified,
-        batch=max(spec.placement.n_batch, spec.parallel),
-        ubatch=spec.placement.n_ubatch,
-    )
-
-
-def state_key(spec: LoadSpec, shape: ContextShape) -> str:
-    """Digest of everything that KV state depends on; llama.cpp's form of it tells how many buffers there are."""
-    facts = (
-        spec.digest,
-        spec.adapters,
-        spec.kv_type,
-        1 if shape.unified else shape.sequences,
-        (spec.rope_freq_base, spec.rope_freq_scale),
-        llama_cpp.__version__,
-        ctypes.sizeof(ctypes.c_void_p),
-        sys.byteorder,
-    )
-    return xxhash.xxh3_128_hexdigest(repr(facts).encode())
 
 
 if __name__ == "__main__":

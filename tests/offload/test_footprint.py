@@ -44,9 +44,9 @@ def test_kv_bytes_are_what_llama_cpp_would_allocate(shape: Shape, kv_type: str, 
 
 
 def test_the_engine_keeps_as_many_idle_sequences_as_are_counted() -> None:
-    from server.engine import worker
+    from server.engine import context_shape
 
-    assert worker.IDLE_SEQUENCES == IDLE_SEQUENCES
+    assert context_shape.IDLE_SEQUENCES == IDLE_SEQUENCES
 
 
 def test_parts_of_a_mixture_of_experts(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class ContextShape:
         sequences: how many sequences have a buffer of their own; in a unified context all share the cells.
         unified: whether they do.
         batch: tokens that one `decode` may take. ubatch: tokens computed at a time.
+        flash: whether attention is computed without the matrix of its scores, wherever the model lets it be.
     """
 
     cells: int
@@ -42,6 +43,7 @@ class ContextShape:
     unified: bool
     batch: int
     ubatch: int
+    flash: bool = True
 
 
 class Context:
@@ -54,6 +56,8 @@ class Context:
         params.n_ubatch = shape.ubatch
         params.n_seq_max = shape.sequences
         params.kv_unified = shape.unified
+        if not shape.flash:
+            params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.type_k = params.type_v = KV_TYPES[spec.kv_type]
         params.offload_kqv = spec.placement.offload_kv
         params.swa_full = False

@@ -66,6 +66,8 @@ class Model:
         assert vocab
         self.vocab = Vocab(vocab)
         self.n_layers: int = ll.llama_model_n_layer(self.pointer)
+        self.n_heads: int = ll.llama_model_n_head(self.pointer)
+        """Heads of attention, in the first layer."""
         self.n_embd: int = ll.llama_model_n_embd(self.pointer)
         self.n_embd_out: int = ll.llama_model_n_embd_out(self.pointer)
         self.n_scores: int = ll.llama_model_n_cls_out(self.pointer)

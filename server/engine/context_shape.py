@@ -1,0 +1,93 @@
+"""How a generating model's context is laid out: one pool of KV cells or a buffer for each sequence, and how it attends.
+
+Each was chosen by measurement; docs/engine.md has the figures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import llama_cpp
+import xxhash
+
+from converter.gguf_format import align
+from server.engine.llama.context import ContextShape
+
+if TYPE_CHECKING:
+    from server.engine.llama.model import Model
+    from server.engine.load_spec import LoadSpec
+
+CELL_PADDING = 256
+IDLE_SEQUENCES = 24
+"""Sequences of a unified context beside those that run, to hold cached prefixes; each costs an output row in memory."""
+LONG_CONTEXT = 4096
+"""Tokens of a request beyond which plain attention is chosen: it is slower up to some 500, and faster from 1,500 on."""
+FLASH_PIECE = 64
+"""Tokens of a prompt that flash attention on a CPU computes as fast as more of them (GGML_FA_TILE_Q)."""
+PLAIN_PIECE = 32
+"""The same of plain attention; only the products with weights are slower by a tenth than with 64."""
+PLAIN_UBATCH = 64
+"""Tokens computed at a time with plain attention, whose scores are kept for all of them; more are no faster."""
+SMALL_SCORES = 1 << 24
+"""Scores, of 4 bytes each, that need no plan."""
+
+
+def context_shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
+    """The shape of the context that serves requests of `context` tokens each.
+
+    Unless told otherwise, each of the parallel sequences has a buffer of its own where that was measured to be faster
+    and takes no more memory: on a CPU with room for all.
+    """
+    separate = align(context, CELL_PADDING) * spec.parallel
+    pool = align(max(context, spec.kv_cells), CELL_PADDING)
+    split = spec.kv_unified is False
+    if spec.kv_unified is None and spec.placement.n_gpu_layers == 0 and model.truncatable:
+        split = separate <= pool
+    unified = spec.parallel == 1 or not split
+    shape = ContextShape(
+        cells=pool if unified else separate,
+        sequences=spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0),
+        unified=unified,
+        batch=max(spec.placement.n_batch, spec.parallel),
+        ubatch=spec.placement.n_ubatch,
+    )
+    return replace(shape, flash=False, ubatch=PLAIN_UBATCH) if _plain_attention_pays(spec, model, shape) else shape
+
+
+def _plain_attention_pays(spec: LoadSpec, model: Model, shape: ContextShape) -> bool:
+    """Whether attention is faster with the matrix of its scores, and that fits into what was planned for.
+
+    llama.cpp's flash attention on a CPU takes tokens one by one where they are fewer than 64, as generations and the
+    pieces of prompts beside them are. Plain attention computes all cells of a buffer, so it is none for a shared pool;
+    it cannot read quantized values, and pictures may need larger batches. The compute buffer holds either the scores or
+    the logits of a batch, whichever are larger, and has been planned for the logits of a larger batch.
+    """
+    if shape.unified or not model.truncatable or spec.placement.n_gpu_layers > 0:
+        return False
+    if spec.kv_type not in ("f16", "f32") or spec.projector_path:
+        return False
+    cells = shape.cells // shape.sequences
+    scores, logits = PLAIN_UBATCH * cells * model.n_heads, shape.ubatch * model.vocab.size
+    return cells > LONG_CONTEXT and scores <= max(logits, SMALL_SCORES)
+
+
+def state_key(spec: LoadSpec, shape: ContextShape) -> str:
+    """Digest of everything that KV state depends on.
+
+    llama.cpp's form of it tells how many buffers there are; without flash attention it holds values transposed.
+    """
+    facts = (
+        spec.digest,
+        spec.adapters,
+        spec.kv_type,
+        1 if shape.unified else shape.sequences,
+        shape.flash,
+        (spec.rope_freq_base, spec.rope_freq_scale),
+        llama_cpp.__version__,
+        ctypes.sizeof(ctypes.c_void_p),
+        sys.byteorder,
+    )
+    return xxhash.xxh3_128_hexdigest(repr(facts).encode())
