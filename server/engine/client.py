@@ -1,7 +1,7 @@
 """The server's side of a model's worker: start it, submit requests, stream what comes back, notice when it dies.
 
-The worker is a child process of its own (`server.engine.worker`); the two talk over a pair of ZeroMQ sockets in a
-private folder. Nothing here imports llama.cpp.
+The worker is a child process of its own (`server.engine.worker`); the two talk over `server.engine.channel`. Nothing
+here imports llama.cpp.
 """
 
 from __future__ import annotations
@@ -10,18 +10,14 @@ import asyncio
 import contextlib
 import itertools
 import os
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import zmq
-import zmq.asyncio
 from msgspec import structs
 
+from server.engine.channel import ChannelFullError, ServerEnd, WorkerGoneError
 from server.engine.messages import (
     Cancel,
     Delta,
@@ -42,8 +38,6 @@ from server.engine.messages import (
     Tokenize,
     Tokens,
     ToWorker,
-    decode_from_worker,
-    encode,
 )
 from server.errors import LoadError, RequestError
 
@@ -52,7 +46,8 @@ if TYPE_CHECKING:
     from server.engine.request import Generate, Medium
 
 LOG_LINES_KEPT = 40
-MESSAGES_IN_FLIGHT = 4096
+LAST_WORDS = 1.0
+"""Seconds in which what an ended worker has said is read."""
 THREADING = {"GOMP_SPINCOUNT": "30000"}
 """How long llama.cpp's threads spin for each other before they sleep, at each of the hundreds of barriers of a step:
 some 2 ms, longer than the short work that the server and its client do beside them. OpenMP's own default is ten times
@@ -112,21 +107,18 @@ class Engine:
         info: what the model turned out to be.
     """
 
-    def __init__(self, spec: LoadSpec, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, spec: LoadSpec, process: asyncio.subprocess.Process, channel: ServerEnd) -> None:
         self.spec = spec
         self.info: ModelInfo
         self._process = process
-        self._folder = folder
-        self._context = zmq.asyncio.Context()
-        self._push: zmq.asyncio.Socket = self._context.socket(zmq.PUSH)
-        self._push_now: zmq.Socket[bytes] = zmq.Socket(shadow=self._push)
-        self._pull: zmq.asyncio.Socket = self._context.socket(zmq.PULL)
+        self._channel = channel
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._delivery: asyncio.Task[None] | None = None
         self.died = asyncio.Event()
 
     @classmethod
@@ -140,19 +132,14 @@ class Engine:
         Raises:
             LoadError: the model could not be loaded, or its worker died while loading.
         """
-        folder = Path(tempfile.mkdtemp(prefix="brim-"))  # mkdtemp gives mode 0700
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server.engine.worker",
-            str(folder),
-            stdin=asyncio.subprocess.PIPE,  # its end tells the worker that the server is gone
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is the server's to handle
-            env=THREADING | os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-        engine = cls(spec, process, folder)
+        channel = await ServerEnd.open()
+        try:
+            process = await _start_worker(channel.worker_socket.fileno())
+        except BaseException:
+            channel.close()
+            raise
+        channel.worker_socket.close()  # so that the worker's end closes with the worker
+        engine = cls(spec, process, channel)
         try:
             await engine._load(on_progress)
         except BaseException:
@@ -162,35 +149,26 @@ class Engine:
 
     async def _load(self, on_progress: Progress | None) -> None:
         self._tasks.append(asyncio.create_task(self._keep_log()))
-        self._push.set_hwm(MESSAGES_IN_FLIGHT)
-        self._push.setsockopt(zmq.LINGER, 0)
-        self._pull.set_hwm(0)
-        self._push.bind(f"ipc://{self._folder}/requests")
-        self._pull.bind(f"ipc://{self._folder}/results")
-        greeting = asyncio.ensure_future(self._push.send(encode(self.spec)))  # waits for the worker to connect
-        exited = asyncio.create_task(self._process.wait())
-        try:
-            while True:
-                receiving = asyncio.ensure_future(self._receive())
-                await asyncio.wait({receiving, exited}, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    raise LoadError(
-                        f"{self.spec.name}: {self._cause_of_death()}", out_of_memory=self._ran_out_of_memory()
-                    )
-                message = receiving.result()
-                if isinstance(message, LoadProgress) and on_progress:
-                    on_progress(message)
-                elif isinstance(message, LoadFailed):
-                    raise LoadError(message.message, out_of_memory=message.out_of_memory)
-                elif isinstance(message, Ready):
-                    self.info = message.info
-                    break
-        finally:
-            greeting.cancel()
-            exited.cancel()
-        self._tasks.append(asyncio.create_task(self._deliver()))
+        self._channel.send(self.spec)
+        while True:
+            message = await self._receive_while_loading()
+            if isinstance(message, LoadProgress) and on_progress:
+                on_progress(message)
+            elif isinstance(message, LoadFailed):
+                raise LoadError(message.message, out_of_memory=message.out_of_memory)
+            elif isinstance(message, Ready):
+                self.info = message.info
+                break
+        self._delivery = asyncio.create_task(self._deliver())
         self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def _receive_while_loading(self) -> FromWorker:
+        try:
+            return await self._channel.receive()
+        except WorkerGoneError as error:
+            await self._process.wait()
+            cause = self._cause_of_death()
+            raise LoadError(f"{self.spec.name}: {cause}", out_of_memory=self._ran_out_of_memory()) from error
 
     async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
         """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels it.
@@ -303,30 +281,28 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+        await self._hear_it_out()
         self._fail_everything("the model was stopped")
         for task in self._tasks:
             task.cancel()
-        self._push.close()
-        self._pull.close()
-        self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._channel.close()
+
+    async def _hear_it_out(self) -> None:
+        """Deliver what the worker said before its end."""
+        if self._delivery:
+            await asyncio.wait({self._delivery}, timeout=LAST_WORDS)
 
     def _send(self, message: ToWorker) -> None:
         try:
-            data = encode(message)
+            self._channel.send(message)
         except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no text is
             raise RequestError("the text is not Unicode: it has half of a surrogate pair") from error
         except OverflowError as error:
             raise RequestError("a number is larger than 64 bits hold") from error
-        try:
-            self._push_now.send(data, zmq.NOBLOCK)
-        except zmq.ZMQError as error:
+        except ChannelFullError as error:
             raise RequestError(
                 "the model cannot take more requests right now; try again shortly", status=503, retry_after=1.0
             ) from error
-
-    async def _receive(self) -> FromWorker:
-        return decode_from_worker(await self._pull.recv())
 
     async def _ask(self, number: int, message: ToWorker) -> Answer:
         future = self._answers[number] = asyncio.get_running_loop().create_future()
@@ -337,8 +313,12 @@ class Engine:
             del self._answers[number]
 
     async def _deliver(self) -> None:
+        """Pass on what the worker says, until it has ended and all has been read."""
         while True:
-            message = await self._receive()
+            try:
+                message = await self._channel.receive()
+            except WorkerGoneError:
+                return
             match message:
                 case Steps(deltas, done):
                     for item in itertools.chain(deltas, done):
@@ -366,6 +346,7 @@ class Engine:
 
     async def _watch(self) -> None:
         await self._process.wait()
+        await self._hear_it_out()
         if not self._stopping:
             self._fail_everything(f"the process of {self.spec.name} ended while answering: {self._cause_of_death()}")
         self.died.set()
@@ -388,6 +369,22 @@ class Engine:
     def _ran_out_of_memory(self) -> bool:
         words = "\n".join(self._log).lower()
         return "out of memory" in words or "failed to allocate" in words
+
+
+async def _start_worker(descriptor: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # a server.py in the folder that brim is called from is not ours
+        "-m",
+        "server.engine.worker",
+        str(descriptor),
+        pass_fds=(descriptor,),
+        stdin=asyncio.subprocess.PIPE,  # its end tells the worker that the server is gone
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is the server's to handle
+        env=THREADING | os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
 
 
 def _as_error(refused: Refused) -> RequestError:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from server.engine.intake import Order, Outbox
+    from server.engine.channel import WorkerEnd
+    from server.engine.intake import Order
     from server.engine.load_spec import LoadSpec
 
 SEQUENCES = 64
@@ -54,11 +55,11 @@ class EmbeddingWorker:
     """
 
     def __init__(
-        self, spec: LoadSpec, outbox: Outbox, orders: queue.SimpleQueue[Order], on_progress: Callable[[float], None]
+        self, spec: LoadSpec, channel: WorkerEnd, orders: queue.SimpleQueue[Order], on_progress: Callable[[float], None]
     ) -> None:
         begun = time.monotonic()
         self._spec = spec
-        self._outbox = outbox
+        self._channel = channel
         self._orders = orders
         self._stop_at: float | None = None
         self._jobs: deque[_Job] = deque()
@@ -103,14 +104,14 @@ class EmbeddingWorker:
             case EmbedRequest(number=number):
                 if len(self._jobs) >= self._spec.queue_limit:
                     text = f"{self._spec.queue_limit} requests are waiting already; try again later"
-                    self._outbox.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=1.0))
+                    self._channel.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=1.0))
                 else:
                     self._jobs.append(_Job(order))
             case Cancel(number):
                 self._jobs = deque(job for job in self._jobs if job.number != number)
             case GetStats(number):
                 gauges = {"embedding_requests_waiting": float(len(self._jobs))}
-                self._outbox.send(Stats(id=number, counters=self._embedded, gauges=gauges))
+                self._channel.send(Stats(id=number, counters=self._embedded, gauges=gauges))
             case Shutdown(grace):
                 self._stop_at = time.monotonic() + grace
             case _:
@@ -139,4 +140,4 @@ class EmbeddingWorker:
         for (job, _), vector in zip(batch, vectors, strict=True):
             job.vectors.append(vector)
         while self._jobs and not self._jobs[0].waiting:
-            self._outbox.send(self._jobs.popleft().answer())
+            self._channel.send(self._jobs.popleft().answer())

@@ -14,7 +14,6 @@ from server.engine.messages import (
     Cancel,
     Detokenize,
     Embed,
-    FromWorker,
     GetStats,
     Refused,
     Shutdown,
@@ -22,8 +21,6 @@ from server.engine.messages import (
     Tokenize,
     Tokens,
     ToWorker,
-    decode_to_worker,
-    encode,
 )
 from server.engine.positions import TEXT, Positions
 from server.engine.prediction import Prediction
@@ -38,8 +35,7 @@ from server.errors import RequestError
 if TYPE_CHECKING:
     import queue
 
-    import zmq
-
+    from server.engine.channel import WorkerEnd
     from server.engine.constraint import OutputConstraint
     from server.engine.llama.model import Model
     from server.engine.projector import Chunk, Projector
@@ -49,20 +45,6 @@ NO_PROJECTOR = "this model takes text alone: leave images and sounds out, or ser
 
 
 log = logging.getLogger("brim.worker")
-
-
-class Outbox:
-    """Sends a worker's messages; a lock lets both of its threads use it."""
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
-        self._lock = threading.Lock()
-
-    def send(self, message: FromWorker) -> None:
-        """Send one message."""
-        data = encode(message)
-        with self._lock:
-            self._socket.send(data)
 
 
 class EmbedRequest:
@@ -77,7 +59,7 @@ Order = Request | EmbedRequest | Cancel | GetStats | Shutdown
 
 
 class Intake(threading.Thread):
-    """Reads messages until the socket closes; answers what needs no decoding itself, and passes the rest on as orders.
+    """Reads messages; answers what needs no decoding itself, and passes the rest on as orders.
 
     Args:
         context: tokens that one request may have, prompt and answer together.
@@ -87,8 +69,7 @@ class Intake(threading.Thread):
 
     def __init__(
         self,
-        socket: zmq.Socket[bytes],
-        outbox: Outbox,
+        channel: WorkerEnd,
         model: Model,
         spec: LoadSpec,
         context: int,
@@ -96,8 +77,7 @@ class Intake(threading.Thread):
         projector: Projector | None = None,
     ) -> None:
         super().__init__(name="intake", daemon=True)
-        self._socket = socket
-        self._outbox = outbox
+        self._channel = channel
         self._model = model
         self._vocab = model.vocab
         self._spec = spec
@@ -107,19 +87,22 @@ class Intake(threading.Thread):
         self._grammars = Grammars(model.vocab)
 
     def run(self) -> None:
-        """Receive until the process ends."""
+        """Receive until the server is gone, and with it soon this process."""
         while True:
-            message = decode_to_worker(self._socket.recv())
+            try:
+                message = self._channel.receive()
+            except EOFError:
+                return
             try:
                 self._receive(message)
             except RequestError as error:
                 assert isinstance(message, Generate | Tokenize | Embed)
-                self._outbox.send(_refused(message.id, error))
+                self._channel.send(_refused(message.id, error))
             except Exception as error:  # whoever waits for an answer must get one, and others theirs
                 log.exception("a request could not be read")
                 if not isinstance(message, LoadSpec | Shutdown):
                     text = f"the engine failed to read the request: {type(error).__name__}: {error}"
-                    self._outbox.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
+                    self._channel.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
 
     def _receive(self, message: ToWorker) -> None:
         match message:
@@ -143,7 +126,7 @@ class Intake(threading.Thread):
         tokens, chunks = self._read(ask) if refusal is None else ([], [])
         refusal = refusal or self._unfit(tokens, ask)
         if refusal:
-            self._outbox.send(refusal)
+            self._channel.send(refusal)
             return
         constraints = self._constraints(ask, visible)
         request = Request(
@@ -265,26 +248,26 @@ class Intake(threading.Thread):
             message.text, message.media, add_special=message.add_special, parse_special=message.parse_special
         )
         pieces = [self._vocab.piece(token, special=True) for token in tokens] if message.pieces else []
-        self._outbox.send(Tokens(message.id, tokens, pieces))
+        self._channel.send(Tokens(message.id, tokens, pieces))
 
     def _detokenize(self, message: Detokenize) -> None:
         outside = next((t for t in message.tokens if not 0 <= t < self._vocab.size), None)
         if outside is None:
-            self._outbox.send(Text(message.id, self._vocab.detokenize(message.tokens)))
+            self._channel.send(Text(message.id, self._vocab.detokenize(message.tokens)))
         else:
             text = f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"
-            self._outbox.send(Refused(id=message.id, message=text, param="tokens"))
+            self._channel.send(Refused(id=message.id, message=text, param="tokens"))
 
     def _embed(self, message: Embed) -> None:
         if not self._spec.embedding:
             text = f"{self._spec.name} was loaded to generate text and gives no embeddings"
-            self._outbox.send(Refused(id=message.id, message=text, code="model_not_supported"))
+            self._channel.send(Refused(id=message.id, message=text, code="model_not_supported"))
             return
         inputs = [self._tokens_to_embed(one, message.query) for one in message.inputs]
         if message.truncate:
             inputs = [tokens[: self._context] for tokens in inputs]
         if fault := next(filter(None, map(self._unfit_to_embed, inputs)), None):
-            self._outbox.send(Refused(id=message.id, message=fault, param="input"))
+            self._channel.send(Refused(id=message.id, message=fault, param="input"))
         else:
             self._orders.put(EmbedRequest(message.id, inputs))
 

@@ -1,6 +1,6 @@
 """What crosses the process boundary between the server and a model's worker.
 
-Every message is a msgspec struct, tagged by its name and sent as MessagePack over ZeroMQ.
+Every message is a msgspec struct, tagged by its name and sent as MessagePack over `server.engine.channel`.
 The server sends a `ToWorker`, the worker answers with `FromWorker`.
 """
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-import zmq
 
+from server.engine.channel import WorkerEnd
 from server.engine.context_shape import FLASH_PIECE, PLAIN_PIECE, context_shape, state_key
 from server.engine.costs import Costs
 from server.engine.description import describe
 from server.engine.draft import DraftModel
 from server.engine.embedding_worker import EmbeddingWorker
 from server.engine.encoder import Encoder
-from server.engine.intake import EmbedRequest, Intake, Order, Outbox
+from server.engine.intake import EmbedRequest, Intake, Order
 from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
@@ -44,7 +44,6 @@ from server.engine.messages import (
     Shutdown,
     Stats,
     Steps,
-    decode_to_worker,
 )
 from server.engine.prediction import Predictions
 from server.engine.prefix_cache import Tier
@@ -68,37 +67,30 @@ log = logging.getLogger("brim.worker")
 
 
 def main() -> None:
-    """Run a worker on the sockets in the folder that the command line names."""
+    """Run a worker on the socket whose number the command line gives."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder = Path(sys.argv[1])
-    zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    requests = zmq_context.socket(zmq.PULL)
-    requests.connect(f"ipc://{folder}/requests")
-    results = zmq_context.socket(zmq.PUSH)
-    results.set_hwm(0)
-    results.connect(f"ipc://{folder}/results")
-    outbox = Outbox(results)
+    channel = WorkerEnd(int(sys.argv[1]))
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
-    spec = decode_to_worker(requests.recv())
+    try:
+        spec = channel.receive()
+    except EOFError:
+        return
     assert isinstance(spec, LoadSpec)
     try:
         kind = EmbeddingWorker if spec.embedding else Worker
-        worker = kind(spec, outbox, orders, _reporter(outbox))
+        worker = kind(spec, channel, orders, _reporter(channel))
     except Exception as error:
         foreseen = isinstance(error, LoadError)
         if not foreseen:
             log.exception("the model could not be loaded")
         text = str(error) if foreseen else f"{spec.name} could not be loaded: {type(error).__name__}: {error}"
-        outbox.send(LoadFailed(text, foreseen and error.out_of_memory))
-        results.close(linger=1000)
-        zmq_context.destroy(linger=1000)
+        channel.send(LoadFailed(text, foreseen and error.out_of_memory))
         os._exit(1)
-    Intake(requests, outbox, worker.model, spec, worker.info.context, orders, worker.projector).start()
-    outbox.send(Ready(worker.info))
+    Intake(channel, worker.model, spec, worker.info.context, orders, worker.projector).start()
+    channel.send(Ready(worker.info))
     worker.run()
-    results.close(linger=1000)
     os._exit(0)  # the intake still waits on its socket; nothing else is left to do
 
 
@@ -120,11 +112,11 @@ class Worker:
     """
 
     def __init__(
-        self, spec: LoadSpec, outbox: Outbox, orders: queue.SimpleQueue[Order], on_progress: Callable[[float], None]
+        self, spec: LoadSpec, channel: WorkerEnd, orders: queue.SimpleQueue[Order], on_progress: Callable[[float], None]
     ) -> None:
         begun = time.monotonic()
         self._spec = spec
-        self._outbox = outbox
+        self._channel = channel
         self._orders = orders
         self._stop_at: float | None = None
         self._stalled = False
@@ -133,7 +125,7 @@ class Worker:
         context_length = spec.context or self.model.context_train
         shape = context_shape(spec, self.model, context_length)
         self._context = Context(self.model, spec, shape)
-        outbox.send(LoadProgress(1.0, "measuring"))
+        channel.send(LoadProgress(1.0, "measuring"))
         tuning = tune(self._context, spec)
         self._cache = self._make_cache(shape, tuning)
         held = {"model": device_bytes()}
@@ -208,15 +200,15 @@ class Worker:
             if self._cache.lower.collect():
                 continue
             if expired := self._runner.expire(time.monotonic()):
-                self._outbox.send(expired)
+                self._channel.send(expired)
             steps = self._step()
             self._stalled = steps is None
             if steps:
                 self._worked_at = time.monotonic()
             if steps and (steps.deltas or steps.done):
-                self._outbox.send(steps)
+                self._channel.send(steps)
             for refused in self._runner.take_refusals():
-                self._outbox.send(refused)
+                self._channel.send(refused)
             if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
                 checked = self._runner.metrics.steps
                 self._cache.check()
@@ -228,7 +220,7 @@ class Worker:
             return self._runner.step()
         except RuntimeError as error:
             for refused in self._runner.fail(str(error)):
-                self._outbox.send(refused)
+                self._channel.send(refused)
             raise
 
     def _over(self) -> bool:
@@ -265,7 +257,7 @@ class Worker:
             case Cancel(number):
                 self._runner.cancel(number)
             case GetStats(number):
-                self._outbox.send(self._stats(number))
+                self._channel.send(self._stats(number))
             case Shutdown(grace):
                 self._stop_at = time.monotonic() + grace
             case EmbedRequest():
@@ -273,21 +265,21 @@ class Worker:
 
     def _refuse(self, number: int, fault: str) -> None:
         """End a request whose image or sound could not be encoded; called on the encoder's thread."""
-        self._outbox.send(Refused(id=number, message=f"{fault}; send another", param="messages"))
+        self._channel.send(Refused(id=number, message=f"{fault}; send another", param="messages"))
         self._orders.put(Cancel(number))
 
     def _submit(self, request: Request) -> None:
         number = request.ask.id
         if self._stop_at is not None:
             text = "the server is shutting down; try again in a moment"
-            self._outbox.send(Refused(id=number, message=text, status=503, code="shutting_down", retry_after=5.0))
+            self._channel.send(Refused(id=number, message=text, status=503, code="shutting_down", retry_after=5.0))
             return
         try:
             self._runner.submit(request)
         except QueueFullError:
             text = f"{self._spec.queue_limit} requests are waiting already; try again later"
             retry = max(1.0, len(self._scheduler.waiting) / max(1, self._spec.parallel))
-            self._outbox.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=retry))
+            self._channel.send(Refused(id=number, message=text, status=429, code="queue_full", retry_after=retry))
 
     def _stats(self, number: int) -> Stats:
         cache, scheduler = self._cache, self._scheduler
@@ -310,7 +302,7 @@ class Worker:
         return Stats(id=number, counters=counters, gauges=gauges, histograms=self._runner.metrics.histograms())
 
 
-def _reporter(outbox: Outbox) -> Callable[[float], None]:
+def _reporter(channel: WorkerEnd) -> Callable[[float], None]:
     """Passes on how much has been read, one percent at a time."""
     last = -1
 
@@ -319,7 +311,7 @@ def _reporter(outbox: Outbox) -> Callable[[float], None]:
         percent = int(fraction * 100)
         if percent > last:
             last = percent
-            outbox.send(LoadProgress(fraction))
+            channel.send(LoadProgress(fraction))
 
     return report
 
