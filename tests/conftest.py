@@ -62,9 +62,11 @@ class RunningServer:
 
 
 class StartServer(Protocol):
-    """Starts `brim serve ARGS` and waits until /health is 200, unless told not to."""
+    """Starts `brim serve ARGS` in a folder and waits until /health is 200, unless told not to."""
 
-    def __call__(self, *arguments: str | Path, ready: bool = True, **variables: str) -> RunningServer: ...
+    def __call__(
+        self, *arguments: str | Path, ready: bool = True, folder: Path = ROOT, **variables: str
+    ) -> RunningServer: ...
 
 
 def free_port() -> int:
@@ -96,14 +98,14 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     """A factory of servers; those that still run are ended after the last test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str | Path, ready: bool = True, **variables: str) -> RunningServer:
+    def start(*arguments: str | Path, ready: bool = True, folder: Path = ROOT, **variables: str) -> RunningServer:
         home = tmp_path_factory.mktemp("home")
         port = free_port()
         log = home / "log"
         environment = brim_environment(home, **{"BRIM_THREADS": "1", "BRIM_CACHE_RAM": "64MiB", **variables})
-        command = [sys.executable, "-m", "server.cli", "serve", *map(str, arguments), "--port", str(port)]
+        command = [sys.executable, "-P", "-m", "server.cli", "serve", *map(str, arguments), "--port", str(port)]
         with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         started.append(process)
         server = RunningServer(f"http://127.0.0.1:{port}", process, log)
         if ready:

@@ -140,7 +140,7 @@ class TemplateProcess:
 def _spawn() -> Popen[bytes]:
     try:
         return Popen(
-            [sys.executable, "-m", "server.chat.rendering"],
+            [sys.executable, "-P", "-m", "server.chat.rendering"],
             stdin=PIPE,  # its end ends the process when the server is gone
             stdout=PIPE,
             start_new_session=True,  # Ctrl-C is the server's to handle

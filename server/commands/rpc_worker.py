@@ -34,7 +34,7 @@ def rpc_worker(
         )
     sys.stderr.flush()
     arguments = [f"{host}:{port}", str(threads or usable_cores()), *(device or [])]
-    command = [sys.executable, "-m", "server.offload.rpc_server", *arguments]
+    command = [sys.executable, "-P", "-m", "server.offload.rpc_server", *arguments]
     os.execve(sys.executable, command, THREADING | os.environ)
 
 

@@ -19,7 +19,7 @@ def ask(question: Question, *, time_limit: float = TIME_LIMIT) -> Answer:
     """Put one question to a probe of its own. Whatever goes wrong comes back as a `Failure` with one sentence."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "server.offload.probe"],
+            [sys.executable, "-P", "-m", "server.offload.probe"],
             input=msgspec.json.encode(question),
             capture_output=True,
             timeout=time_limit,

@@ -97,6 +97,16 @@ def test_it_says_where_the_model_lies_and_where_to_point_a_client(demo_server: R
     assert f"{demo_server.url}/docs" in said
 
 
+def test_what_lies_in_the_callers_folder_is_not_taken_for_brims_own(
+    start_server: StartServer, demo_gguf: Path, tmp_path: Path
+) -> None:
+    for name in ("server.py", "converter.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('this is not brim')\n")
+    server = start_server(demo_gguf, "--ctx", "512", folder=tmp_path)
+    reply = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
+    assert reply.status_code == 200, reply.text
+
+
 def test_the_page_and_the_api_reference_are_served(demo_server: RunningServer) -> None:
     page = CLIENT.get(demo_server.url, headers={"Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
