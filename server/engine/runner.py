@@ -167,7 +167,8 @@ class Runner:
             positions += work.sequence.request.positions.of(work.start, n)
             sequences += [work.sequence.entry.sequence] * n
             outputs += range(len(tokens) - work.outputs, len(tokens))
-        return self._context.decode(tokens, positions, sequences, outputs)
+        generating = all(work.sequence.decoding for work in works)
+        return self._context.decode(tokens, positions, sequences, outputs, generating=generating)
 
     def _stop_encoding(self, request: Request) -> None:
         if self._encoder:

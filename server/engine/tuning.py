@@ -29,6 +29,8 @@ _LONG = 0.5
 """Seconds after which a step is not tried again."""
 _PATIENCE = 3.0
 """Seconds after which no further thread count is tried."""
+_SERVING = 0.0003
+"""Seconds of a core that server and client take for each token that is generated."""
 
 log = logging.getLogger("brim.tuning")
 
@@ -37,7 +39,7 @@ class Tuning(msgspec.Struct, frozen=True):
     """Measurements of one model on one machine.
 
     Attributes:
-        threads: for decoding. threads_batch: for prefill.
+        threads: for generating. threads_batch: for prompts.
         step_seconds: duration of a decoding step by its number of tokens.
         prefill_rate: prompt tokens per second.
     """
@@ -68,38 +70,42 @@ def _measure(context: Context, spec: LoadSpec, cores: int) -> Tuning:
     prompt = min(PROMPT, context.shape.batch, context.shape.cells // context.shape.sequences)
     context.set_threads(counts[0], counts[0])
     _seconds(context, prompt)  # reads the weights into memory
-    threads = _fastest(counts, context, 1)
+    threads = _fastest(counts, context, 1, _SERVING)
     threads_batch = _fastest(counts, context, prompt)
     context.set_threads(threads, threads_batch)
     widths = [width for width in WIDTHS if width <= prompt]
-    steps = {width: _shortest(context, width) for width in widths}
+    steps = {width: _shortest(context, width, generating=True) for width in widths}
     return Tuning(threads, threads_batch, steps, prompt / _seconds(context, prompt))
 
 
-def _fastest(counts: list[int], context: Context, width: int) -> int:
-    """The thread count with the shortest step; a smaller one must win clearly, since the measurement is short."""
+def _fastest(counts: list[int], context: Context, width: int, beside: float = 0.0) -> int:
+    """The thread count with the shortest step; a smaller one must win clearly, since the measurement is short.
+
+    Args:
+        beside: seconds of other work that comes with each step, and delays it where there is a thread for every core.
+    """
     times: dict[int, float] = {}
     begun = time.monotonic()
     for count in counts:
         context.set_threads(count, count)
-        times[count] = _shortest(context, width)
+        times[count] = _shortest(context, width) + (beside if count == counts[0] else 0.0)
         if time.monotonic() - begun > _PATIENCE:
             break
     return min(times, key=lambda count: times[count] * (1.0 if count == counts[0] else 1.05))
 
 
-def _shortest(context: Context, width: int) -> float:
+def _shortest(context: Context, width: int, *, generating: bool = False) -> float:
     """The shortest of three steps, or of fewer where they take long."""
-    times = [_seconds(context, width)]
+    times = [_seconds(context, width, generating=generating)]
     while len(times) < _TRIES and sum(times) < _LONG:
-        times.append(_seconds(context, width))
+        times.append(_seconds(context, width, generating=generating))
     return min(times)
 
 
-def _seconds(context: Context, width: int) -> float:
+def _seconds(context: Context, width: int, *, generating: bool = False) -> float:
     context.drop(0)
     begun = time.monotonic()
-    context.decode([0] * width, range(width), [0] * width, [width - 1])
+    context.decode([0] * width, range(width), [0] * width, [width - 1], generating=generating)
     context.synchronize()
     seconds = time.monotonic() - begun
     context.drop(0)

@@ -80,6 +80,7 @@ class Context:
         self.pooling: Pooling = names.get(ll.llama_pooling_type(self.pointer), "none")
         self._n_vocab = model.vocab.size
         self._batch = _Batch(shape.batch)
+        self._threads = (params.n_threads, params.n_threads_batch)
 
     def _apply_adapters(self, spec: LoadSpec) -> None:
         adapters = []
@@ -99,12 +100,15 @@ class Context:
         positions: Sequence[int] | npt.NDArray[np.int32],
         sequences: Sequence[int] | npt.NDArray[np.int32],
         outputs: Sequence[int] | npt.NDArray[np.int32],
+        *,
+        generating: bool = False,
     ) -> bool:
         """Compute one batch.
 
         Args:
             tokens, positions, sequences: one entry a token; positions of a sequence go on from where its state ends.
             outputs: indices into the batch whose logits are wanted, ascending.
+            generating: whether it holds nothing of prompts, which may have threads of their own.
 
         Returns:
             Whether it was done: False means that the KV cells did not suffice, and nothing has changed.
@@ -120,6 +124,9 @@ class Context:
         batch.outputs[:n] = 0
         batch.outputs[outputs] = 1
         batch.struct.n_tokens = n
+        decode, prompts = self._threads
+        if decode != prompts:  # llama.cpp takes everything but a single token for a prompt
+            ll.llama_set_n_threads(self.pointer, decode, decode if generating else prompts)
         status = ll.llama_decode(self.pointer, batch.struct)
         if status < 0:
             raise RuntimeError(f"llama_decode failed with status {status}")
@@ -228,7 +235,8 @@ class Context:
         ll.llama_synchronize(self.pointer)
 
     def set_threads(self, decode: int, batch: int) -> None:
-        """CPU threads for batches of one token a sequence, and for larger ones."""
+        """CPU threads for generating, and for prompts."""
+        self._threads = (decode, batch)
         ll.llama_set_n_threads(self.pointer, decode, batch)
 
     def close(self) -> None:
