@@ -293,6 +293,8 @@ class Engine:
             await asyncio.wait({self._delivery}, timeout=LAST_WORDS)
 
     def _send(self, message: ToWorker) -> None:
+        if self._process.returncode is not None:
+            raise _unavailable(f"the process of {self.spec.name} has ended; try again shortly")
         try:
             self._channel.send(message)
         except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no text is
@@ -342,7 +344,7 @@ class Engine:
 
     def _fail_everything(self, message: str) -> None:
         for number in [*self._streams, *self._answers]:
-            self._fail(number, RequestError(message, status=503, code="model_unavailable", retry_after=1.0))
+            self._fail(number, _unavailable(message))
 
     async def _watch(self) -> None:
         await self._process.wait()
@@ -385,6 +387,10 @@ async def _start_worker(descriptor: int) -> asyncio.subprocess.Process:
         start_new_session=True,  # Ctrl-C is the server's to handle
         env=THREADING | os.environ | {"PYTHONUNBUFFERED": "1"},
     )
+
+
+def _unavailable(message: str) -> RequestError:
+    return RequestError(message, status=503, code="model_unavailable", retry_after=1.0)
 
 
 def _as_error(refused: Refused) -> RequestError:

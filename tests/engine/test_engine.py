@@ -272,6 +272,8 @@ async def test_a_dead_worker_fails_its_requests_and_nothing_else(start_engine: S
                 pass
     await asyncio.wait_for(engine.died.wait(), 5)
     assert not engine.alive
+    with pytest.raises(RequestError, match="has ended"):
+        await ask(engine, PROMPT)
 
 
 async def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path, start_engine: StartEngine) -> None:
