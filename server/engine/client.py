@@ -134,11 +134,11 @@ class Engine:
         """
         channel = await ServerEnd.open()
         try:
-            process = await _start_worker(channel.worker_socket.fileno())
+            process = await _start_worker(tuple(end.fileno() for end in channel.worker_sockets))
         except BaseException:
             channel.close()
             raise
-        channel.worker_socket.close()  # so that the worker's end closes with the worker
+        channel.close_worker_sockets()
         engine = cls(spec, process, channel)
         try:
             await engine._load(on_progress)
@@ -281,11 +281,13 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-        await self._hear_it_out()
-        self._fail_everything("the model was stopped")
-        for task in self._tasks:
-            task.cancel()
-        self._channel.close()
+        try:
+            await self._hear_it_out()
+        finally:
+            self._fail_everything("the model was stopped")
+            for task in self._tasks:
+                task.cancel()
+            self._channel.close()
 
     async def _hear_it_out(self) -> None:
         """Deliver what the worker said before its end."""
@@ -293,10 +295,12 @@ class Engine:
             await asyncio.wait({self._delivery}, timeout=LAST_WORDS)
 
     def _send(self, message: ToWorker) -> None:
-        if self._process.returncode is not None:
-            raise _unavailable(f"the process of {self.spec.name} has ended; try again shortly")
         try:
+            if self._process.returncode is not None:
+                raise WorkerGoneError
             self._channel.send(message)
+        except WorkerGoneError as error:
+            raise _unavailable(f"the process of {self.spec.name} has ended; try again shortly") from error
         except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no text is
             raise RequestError("the text is not Unicode: it has half of a surrogate pair") from error
         except OverflowError as error:
@@ -373,14 +377,14 @@ class Engine:
         return "out of memory" in words or "failed to allocate" in words
 
 
-async def _start_worker(descriptor: int) -> asyncio.subprocess.Process:
+async def _start_worker(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # a server.py in the folder that brim is called from is not ours
         "-m",
         "server.engine.worker",
-        str(descriptor),
-        pass_fds=(descriptor,),
+        *map(str, descriptors),
+        pass_fds=descriptors,
         stdin=asyncio.subprocess.PIPE,  # its end tells the worker that the server is gone
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

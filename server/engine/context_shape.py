@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import llama_cpp
+import psutil
 import xxhash
 
 from converter.gguf_format import align
@@ -31,8 +32,8 @@ PLAIN_PIECE = 32
 """The same of plain attention; only the products with weights are slower by a tenth than with 64."""
 PLAIN_UBATCH = 64
 """Tokens computed at a time with plain attention, whose scores are kept for all of them; more are no faster."""
-SMALL_SCORES = 1 << 24
-"""Scores, of 4 bytes each, that need no plan."""
+SMALL_SCORES = 64 << 20
+"""Bytes of scores that need no plan."""
 
 
 def context_shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
@@ -62,16 +63,22 @@ def _plain_attention_pays(spec: LoadSpec, model: Model, shape: ContextShape) -> 
 
     llama.cpp's flash attention on a CPU takes tokens one by one where they are fewer than 64, as generations and the
     pieces of prompts beside them are. Plain attention computes all cells of a buffer, so it is none for a shared pool;
-    it cannot read quantized values, and pictures may need larger batches. The compute buffer holds either the scores or
-    the logits of a batch, whichever are larger, and has been planned for the logits of a larger batch.
+    it cannot read quantized values, would copy those of MLA at every step, and pictures may need larger batches. So do
+    experts, of which each gets few of a small batch's tokens, and weights that are read from disk each time. The
+    compute buffer holds either the scores or the logits of a batch, whichever are larger, and has been planned for the
+    logits of a larger batch; beside it there is a copy of the scores in F16.
     """
-    if shape.unified or not model.truncatable or spec.placement.n_gpu_layers > 0:
+    if shape.unified or spec.placement.n_gpu_layers > 0:
         return False
     if spec.kv_type not in ("f16", "f32") or spec.projector_path:
         return False
+    if not model.truncatable or not model.dense or model.latent_attention or not model.n_heads:
+        return False
+    if model.n_bytes > psutil.virtual_memory().total // 2:
+        return False
     cells = shape.cells // shape.sequences
-    scores, logits = PLAIN_UBATCH * cells * model.n_heads, shape.ubatch * model.vocab.size
-    return cells > LONG_CONTEXT and scores <= max(logits, SMALL_SCORES)
+    score_bytes, logit_bytes = 6 * PLAIN_UBATCH * cells * model.n_heads, 4 * shape.ubatch * model.vocab.size
+    return cells > LONG_CONTEXT and score_bytes <= max(logit_bytes, SMALL_SCORES)
 
 
 def state_key(spec: LoadSpec, shape: ContextShape) -> str:

@@ -100,7 +100,9 @@ class DraftModel:
             going.sort(key=lambda i: slots[i].number)
             tokens = [latest[i] for i in going]
             positions = [len(slots[i].tokens) for i in going]
-            if not self._context.decode(tokens, positions, [slots[i].number for i in going], range(len(going))):
+            if not self._context.decode(
+                tokens, positions, [slots[i].number for i in going], range(len(going)), generating=True
+            ):
                 break
             for i, row in zip(going, self._context.logits(len(going)), strict=True):
                 slots[i].tokens.append(latest[i])

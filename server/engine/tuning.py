@@ -17,6 +17,7 @@ import msgspec
 import xxhash
 
 from server.engine.cores import cpu_name, usable_cores
+from server.engine.llama.context import GENERATED_TOGETHER
 
 if TYPE_CHECKING:
     from server.engine.llama.context import Context
@@ -70,25 +71,26 @@ def _measure(context: Context, spec: LoadSpec, cores: int) -> Tuning:
     prompt = min(PROMPT, context.shape.batch, context.shape.cells // context.shape.sequences)
     context.set_threads(counts[0], counts[0])
     _seconds(context, prompt)  # reads the weights into memory
-    threads = _fastest(counts, context, 1, _SERVING)
-    threads_batch = _fastest(counts, context, prompt)
+    threads = _fastest(counts, context, (1, min(GENERATED_TOGETHER, prompt)), _SERVING)
+    threads_batch = _fastest(counts, context, (prompt,))
     context.set_threads(threads, threads_batch)
     widths = [width for width in WIDTHS if width <= prompt]
     steps = {width: _shortest(context, width, generating=True) for width in widths}
     return Tuning(threads, threads_batch, steps, prompt / _seconds(context, prompt))
 
 
-def _fastest(counts: list[int], context: Context, width: int, beside: float = 0.0) -> int:
-    """The thread count with the shortest step; a smaller one must win clearly, since the measurement is short.
+def _fastest(counts: list[int], context: Context, widths: tuple[int, ...], beside: float = 0.0) -> int:
+    """The thread count with the shortest steps; a smaller one must win clearly, since the measurement is short.
 
     Args:
-        beside: seconds of other work that comes with each step, and delays it where there is a thread for every core.
+        beside: seconds of other work that come with each token, and delay it where there is a thread for every core.
     """
     times: dict[int, float] = {}
     begun = time.monotonic()
     for count in counts:
         context.set_threads(count, count)
-        times[count] = _shortest(context, width) + (beside if count == counts[0] else 0.0)
+        delay = beside if count == counts[0] else 0.0
+        times[count] = sum(_shortest(context, width) / width + delay for width in widths)
         if time.monotonic() - begun > _PATIENCE:
             break
     return min(times, key=lambda count: times[count] * (1.0 if count == counts[0] else 1.05))

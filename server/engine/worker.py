@@ -67,10 +67,10 @@ log = logging.getLogger("brim.worker")
 
 
 def main() -> None:
-    """Run a worker on the socket whose number the command line gives."""
+    """Run a worker on the sockets whose numbers the command line gives."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = WorkerEnd(int(sys.argv[1]))
+    channel = WorkerEnd(int(sys.argv[1]), int(sys.argv[2]))
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
     try:

@@ -46,8 +46,15 @@ class FakeDevice:
         self._rows: list[int] = []
 
     def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], outputs: Sequence[int]
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        generating: bool = False,
     ) -> bool:
+        del generating  # concerns threads alone
         if self.unified and self._used() + len(tokens) > self.capacity:
             return False
         self._rows = []

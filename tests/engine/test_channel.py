@@ -15,8 +15,9 @@ from server.engine.messages import Cancel, Detokenize, Text, Tokens
 
 async def both_ends() -> tuple[ServerEnd, WorkerEnd]:
     server = await ServerEnd.open()
-    worker = WorkerEnd(os.dup(server.worker_socket.fileno()))
-    server.worker_socket.close()
+    requests, results = (os.dup(end.fileno()) for end in server.worker_sockets)
+    worker = WorkerEnd(requests, results)
+    server.close_worker_sockets()
     return server, worker
 
 
@@ -56,6 +57,23 @@ async def test_what_was_said_before_the_end_is_heard() -> None:
     worker.send(Text(1, "last words"))
     del worker
     assert await server.receive() == Text(1, "last words")
+    with pytest.raises(WorkerGoneError):
+        await server.receive()
+    server.close()
+
+
+async def test_it_is_heard_too_where_the_worker_left_requests_unread() -> None:
+    server, worker = await both_ends()
+    server.send(Cancel(1))
+    await asyncio.sleep(0)
+    for i in range(30):
+        worker.send(Text(i, "last words"))
+    del worker
+    with pytest.raises(WorkerGoneError):
+        for _ in range(100):
+            server.send(Cancel(2))
+            await asyncio.sleep(0.01)
+    assert [await server.receive() for _ in range(30)] == [Text(i, "last words") for i in range(30)]
     with pytest.raises(WorkerGoneError):
         await server.receive()
     server.close()

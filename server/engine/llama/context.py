@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Logits = npt.NDArray[np.float32]
 
+GENERATED_TOGETHER = 8
+"""Tokens of one batch up to which threads for generating are used; more are computed like a prompt."""
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 POOLING: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
 
@@ -124,9 +126,7 @@ class Context:
         batch.outputs[:n] = 0
         batch.outputs[outputs] = 1
         batch.struct.n_tokens = n
-        decode, prompts = self._threads
-        if decode != prompts:  # llama.cpp takes everything but a single token for a prompt
-            ll.llama_set_n_threads(self.pointer, decode, decode if generating else prompts)
+        self._use_threads(generating=generating and n <= GENERATED_TOGETHER)
         status = ll.llama_decode(self.pointer, batch.struct)
         if status < 0:
             raise RuntimeError(f"llama_decode failed with status {status}")
@@ -154,6 +154,7 @@ class Context:
         batch.sequences[:n] = sequence
         batch.outputs[:n] = 0
         struct = batch.of_embeddings(embeddings, positions)
+        self._use_threads(generating=False)
         if not causal:
             ll.llama_set_causal_attn(self.pointer, False)
         status = ll.llama_decode(self.pointer, struct)
@@ -238,6 +239,11 @@ class Context:
         """CPU threads for generating, and for prompts."""
         self._threads = (decode, batch)
         ll.llama_set_n_threads(self.pointer, decode, batch)
+
+    def _use_threads(self, *, generating: bool) -> None:
+        decode, prompts = self._threads
+        if decode != prompts:  # llama.cpp takes everything but a single token for a prompt
+            ll.llama_set_n_threads(self.pointer, decode, decode if generating else prompts)
 
     def close(self) -> None:
         """Free the context."""

@@ -87,6 +87,16 @@ class Model:
         """The model family, by llama.cpp's name."""
         return self.metadata("general.architecture") or "unknown"
 
+    @property
+    def dense(self) -> bool:
+        """Whether each token is computed with all weights."""
+        return self.metadata(f"{self.architecture}.expert_count") in (None, "0")
+
+    @property
+    def latent_attention(self) -> bool:
+        """Whether values are part of the keys (MLA)."""
+        return self.metadata(f"{self.architecture}.attention.key_length_mla") is not None
+
     def metadata(self, key: str) -> str | None:
         """A metadata value of the file as text, or None."""
         buffer = _text_buffer(256)
