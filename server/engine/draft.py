@@ -90,6 +90,10 @@ class DraftModel:
         """Whether there is hope of a proposal: it sees no images and hears no sounds."""
         return not sequence.request.chunks
 
+    def grade(self, sequence: Sequence) -> int:
+        """All of its proposals are of one grade."""
+        return 0
+
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens."""
         slots = [self._slot_of(sequence) for sequence, _ in wanted]

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
-from server.engine.speculation import NGRAM
+from server.engine.speculation import GRADES, NGRAM, grade
 
 if TYPE_CHECKING:
     from server.engine.sequence import Sequence as Choice
@@ -31,15 +31,19 @@ class Prediction:
         self._latest: deque[int] = deque(maxlen=NGRAM)
         self._at = 0
         self._followed = True
+        self.agreeing = GRADES[0]
+        """How many of the latest tokens are as predicted; a text is expected to begin as predicted."""
 
     def take(self, token: int) -> None:
         """The answer goes on by a token."""
         self._latest.append(token)
         if self._followed and self._at < len(self._tokens) and self._tokens[self._at] == token:
             self._at += 1
+            self.agreeing += 1
             return
         places = self._behind.get(tuple(self._latest), [])
         self._followed = bool(places)
+        self.agreeing = NGRAM
         if places:
             self._at = places[min(bisect_left(places, self._at), len(places) - 1)]
 
@@ -62,6 +66,10 @@ class Predictions:
     def could(self, sequence: Choice) -> bool:
         """Whether the sequence goes as predicted."""
         return sequence.prediction is not None and sequence.prediction.hit
+
+    def grade(self, sequence: Choice) -> int:
+        """For how long the sequence has gone as predicted."""
+        return grade(sequence.prediction.agreeing) if sequence.prediction else 0
 
     def propose(self, wanted: list[tuple[Choice, int]]) -> list[list[int]]:
         """For each sequence what the prediction goes on with, up to so many tokens."""

@@ -191,9 +191,9 @@ class Runner:
             if choice.fault:
                 self._refuse(sequence.request, choice.fault)
                 continue
-            if work.drafts:
+            if work.kind:
                 self.metrics.accepted_tokens += choice.accepted
-                sequence.acceptance[work.proposer].learn(work.drafts, choice.accepted)
+                sequence.acceptance[work.kind].learn(work.drafts, choice.accepted)
             delta = self._take(sequence, choice, now)
             if delta is None:
                 continue
@@ -273,7 +273,7 @@ class Runner:
         started = request.started or now
         first = request.first_token or now
         speculation = [found for sequence in request.sequences for found in sequence.acceptance.items()]
-        predicted = [acceptance for name, acceptance in speculation if name == Predictions.name]
+        predicted = [acceptance for kind, acceptance in speculation if kind.proposer == Predictions.name]
         return Usage(
             prompt_tokens=len(request.prompt),
             completion_tokens=sum(sequence.chosen for sequence in request.sequences),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from server.engine.kv_cache import KvCache, NotNow
 from server.engine.sequence import Request, Sequence, Work
-from server.engine.speculation import Experience, StepTimes, draft_length
+from server.engine.speculation import Experience, Kind, StepTimes, draft_length, grade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +53,10 @@ class Proposer(Protocol):
         """Whether there is any hope of a proposal; to be answered at once."""
         ...
 
+    def grade(self, sequence: Sequence) -> int:
+        """How much agrees with what a proposal would go by."""
+        ...
+
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence up to so many tokens, or none."""
         ...
@@ -67,6 +71,10 @@ class PromptLookup:
     def could(self, sequence: Sequence) -> bool:
         """Whether the sequence's latest tokens have occurred before."""
         return sequence.lookup is not None and sequence.lookup.hit
+
+    def grade(self, sequence: Sequence) -> int:
+        """How long a piece before is the same as the sequence's end."""
+        return grade(sequence.lookup.agreeing) if sequence.lookup else 0
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
         """For each sequence what followed before, up to so many tokens."""
@@ -116,7 +124,7 @@ class Scheduler:
         self.limits = limits
         self._proposers = list(proposers) if cache.layout.truncatable else []
         self.times = StepTimes()
-        self._experience = {proposer.name: Experience() for proposer in self._proposers}
+        self._experience = Experience()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -186,8 +194,8 @@ class Scheduler:
             self.cache.close(sequence.entry, keep=sequence.request.ask.cache_prompt)
             sequence.entry = None
         self._unpark(sequence)
-        for name, acceptance in sequence.acceptance.items():
-            self._experience[name].learn(acceptance)
+        for kind, acceptance in sequence.acceptance.items():
+            self._experience.learn(kind, acceptance)
 
     def preempt(self) -> bool:
         """Take the youngest running sequence off the device, to go on later. False where only one is left."""
@@ -243,31 +251,35 @@ class Scheduler:
     def _decodes(self) -> Iterator[Work]:
         """The next token of each generation, and proposals for those after it where they pay."""
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        for sequence, (drafts, proposer) in self._draft(decoding).items():
+        for sequence, (drafts, kind) in self._draft(decoding).items():
             if self._reserve(sequence, 1 + len(drafts)) and sequence.entry:
                 tokens = [sequence.tokens[-1], *drafts]
-                yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), proposer)
+                yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), kind)
 
-    def _draft(self, decoding: list[Sequence]) -> dict[Sequence, tuple[list[int], str]]:
+    def _draft(self, decoding: list[Sequence]) -> dict[Sequence, tuple[list[int], Kind | None]]:
         """For each sequence what is proposed, by the first proposer that has something for it."""
-        found: dict[Sequence, tuple[list[int], str]] = {sequence: ([], "") for sequence in decoding}
+        found: dict[Sequence, tuple[list[int], Kind | None]] = {sequence: ([], None) for sequence in decoding}
         width = len(decoding)
         apart = width > 1 and not self.cache.layout.unified
         for proposer in self._proposers:
             wanted: list[tuple[Sequence, int]] = []
+            kinds: list[Kind] = []
             for sequence, (drafts, _) in found.items():
                 if drafts or not sequence.speculates or not proposer.could(sequence):
                     continue
-                if proposer.name not in sequence.acceptance:
-                    sequence.acceptance[proposer.name] = self._experience[proposer.name].begin()
-                acceptance = sequence.acceptance[proposer.name]
+                kind = Kind(proposer.name, proposer.grade(sequence))
+                if kind not in sequence.acceptance:
+                    sequence.acceptance[kind] = self._experience.begin(kind)
+                acceptance = sequence.acceptance[kind]
                 room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
                 most = min(room, draft_length(acceptance, self.times, width, proposer.cost, apart=apart))
                 if most > 0:
                     wanted.append((sequence, most))
-            for (sequence, _), drafts in zip(wanted, proposer.propose(wanted) if wanted else (), strict=True):
+                    kinds.append(kind)
+            proposed = proposer.propose(wanted) if wanted else []
+            for (sequence, _), kind, drafts in zip(wanted, kinds, proposed, strict=True):
                 if drafts:
-                    found[sequence] = (drafts, proposer.name)
+                    found[sequence] = (drafts, kind)
                     width += len(drafts)
         return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from server.engine.messages import Delta, FinishReason, TokenLogprob
 from server.engine.positions import TEXT, Positions
-from server.engine.speculation import Acceptance, Lookup
+from server.engine.speculation import Acceptance, Kind, Lookup
 
 if TYPE_CHECKING:
     from server.engine.constraint import OutputConstraint
@@ -80,8 +80,8 @@ class Sequence:
     lookup: Lookup | None = None
     prediction: Prediction | None = None
     """What it is expected to be like, if the request says so."""
-    acceptance: dict[str, Acceptance] = field(default_factory=dict[str, Acceptance])
-    """How each proposer has done."""
+    acceptance: dict[Kind, Acceptance] = field(default_factory=dict[Kind, Acceptance])
+    """How each kind of proposals has done."""
     entry: Entry | None = None
     parked: Entry | None = None
     finish: FinishReason | None = None
@@ -140,7 +140,7 @@ class Work:
 
     Attributes:
         start: position of the first token. tokens: what is computed, drafts at the end included.
-        drafts: how many of the tokens are proposals. proposer: who made them.
+        drafts: how many of the tokens are proposals. kind: which ones.
         outputs: for how many of the last tokens logits are wanted.
         chunk: what the tokens stand for; None for text.
     """
@@ -150,7 +150,7 @@ class Work:
     tokens: list[int]
     drafts: int = 0
     outputs: int = 0
-    proposer: str = ""
+    kind: Kind | None = None
     chunk: Chunk | None = None
 
 

@@ -3,17 +3,19 @@
 Prompt lookup needs no second model: where the last few tokens have occurred before in the same sequence, what
 followed them then is proposed now. A small draft model proposes where lookup has nothing. How many to propose is
 decided from measurements: a proposal costs what a wider batch takes longer, and what drafting takes, and gains what
-the sequence's own acceptance promises.
+the sequence's own acceptance promises. The more tokens agree with those before, the likelier do the next ones: after
+three in common a proposal is a guess, after twelve a quotation. So grades of agreement have acceptances of their own.
 
 Source: Saxena, Prompt Lookup Decoding (2023); Leviathan et al., Fast Inference from Transformers via Speculative
-Decoding (2022).
+Decoding (2022); Oliaro et al., SuffixDecoding (2024), for lengths that follow from how much agrees.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 NGRAM = 3
 LONGEST = 12
+GRADES = (6, 12)
+"""Tokens that agree from which on a proposal is of a higher grade."""
+_EXPECTED = (0.7, 0.85, 0.95)
+"""Acceptance of each grade, as long as nothing has been seen of it."""
 _PROBE_EVERY = 32
 _USUAL_WEIGHT = 0.2
 _WIDEST = 128
@@ -33,6 +39,18 @@ _MOST_SAY = 20
 """Measurements of one width after which more of them give it no more weight."""
 _TABLE_EVERY = 64
 """Measurements after which the table of step times is made anew."""
+
+
+class Kind(NamedTuple):
+    """Proposals that do about as well as each other: whose they are, and how much agrees with what they go by."""
+
+    proposer: str
+    grade: int = 0
+
+
+def grade(agreeing: int) -> int:
+    """The grade of a proposal behind so many tokens that agree with what it goes by."""
+    return bisect_right(GRADES, agreeing)
 
 
 class Lookup:
@@ -55,6 +73,14 @@ class Lookup:
         """Whether the latest n-gram has occurred before."""
         return tuple(self._tokens[-NGRAM:]) in self._followed
 
+    @property
+    def agreeing(self) -> int:
+        """How many of the latest tokens are those before the place that is proposed from, up to the highest grade."""
+        tokens = self._tokens
+        at = self._followed.get(tuple(tokens[-NGRAM:]), 0)
+        most = min(at, GRADES[-1])
+        return next((n for n in range(most) if tokens[at - 1 - n] != tokens[-1 - n]), most)
+
     def propose(self, most: int) -> list[int]:
         """Up to `most` tokens that may come next; none where the latest n-gram is new."""
         at = self._followed.get(tuple(self._tokens[-NGRAM:])) if most > 0 else None
@@ -69,10 +95,17 @@ class Lookup:
 
 @dataclass(slots=True)
 class Acceptance:
-    """How well a sequence's proposals have done."""
+    """How well a sequence's proposals of one kind have done.
+
+    Attributes:
+        rate: the share of its latest ones that were right, of those that were put to the test.
+        drafted: tokens proposed. tried: those of them that all before in their proposal were right. accepted: the
+            right ones.
+    """
 
     rate: float = 0.7
     drafted: int = 0
+    tried: int = 0
     accepted: int = 0
     _since_probe: int = 0
 
@@ -81,6 +114,7 @@ class Acceptance:
         self.drafted += drafted
         self.accepted += accepted
         tried = min(drafted, accepted + 1)
+        self.tried += tried
         if tried:
             self.rate += (1 - 0.85**tried) * (accepted / tried - self.rate)
 
@@ -94,19 +128,20 @@ class Acceptance:
 
 
 class Experience:
-    """How often a proposer is right as a rule: what a new sequence expects of it."""
+    """How often proposals of each kind are right as a rule: what a new sequence expects of them."""
 
     def __init__(self) -> None:
-        self._rate = Acceptance().rate
+        self._rates: dict[Kind, float] = {}
 
-    def begin(self) -> Acceptance:
+    def begin(self, kind: Kind) -> Acceptance:
         """What a sequence starts from."""
-        return Acceptance(self._rate)
+        return Acceptance(self._rates.get(kind, _EXPECTED[kind.grade]))
 
-    def learn(self, acceptance: Acceptance) -> None:
+    def learn(self, kind: Kind, acceptance: Acceptance) -> None:
         """Take in how a finished sequence's proposals did."""
-        if acceptance.drafted:
-            self._rate += _USUAL_WEIGHT * (acceptance.accepted / acceptance.drafted - self._rate)
+        if acceptance.tried:
+            rate = self.begin(kind).rate
+            self._rates[kind] = rate + _USUAL_WEIGHT * (acceptance.accepted / acceptance.tried - rate)
 
 
 class StepTimes:

@@ -47,6 +47,15 @@ def test_of_several_places_the_next_one_is_taken() -> None:
     assert after(*twice, 1, 2, 3, predicted=twice) == [5, 6], "or the last, where none is left"
 
 
+def test_the_longer_it_was_right_the_more_is_expected_of_it() -> None:
+    prediction = Prediction(TEXT)
+    expected = [prediction.agreeing]
+    for token in [1, 2, 40, 4, 5, 6, 7]:
+        prediction.take(token)
+        expected.append(prediction.agreeing)
+    assert expected == [6, 7, 8, 3, 3, 3, 3, 4]
+
+
 @given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(0, 3), max_size=30))
 def test_what_is_proposed_stands_behind_what_was_said(predicted: list[int], said: list[int]) -> None:
     prediction = Prediction(predicted)

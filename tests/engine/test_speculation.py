@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.speculation import Acceptance, Experience, Lookup, StepTimes, draft_length
+from server.engine.speculation import GRADES, Acceptance, Experience, Kind, Lookup, StepTimes, draft_length, grade
 
 
 def test_lookup_proposes_what_followed_before() -> None:
@@ -24,6 +24,28 @@ def test_lookup_has_nothing_for_a_new_ngram() -> None:
     assert lookup.propose(3) == []
     lookup.extend([1, 2, 3])
     assert lookup.propose(1) == [4]
+
+
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_lookup_counts_how_much_agrees(tokens: list[int]) -> None:
+    lookup = Lookup(tokens)
+    if not lookup.hit:
+        assert lookup.agreeing == 0
+        return
+    ends = [end for end in range(3, len(tokens)) if tokens[end - 3 : end] == tokens[-3:]]
+    before, n = tokens[: ends[-1]], lookup.agreeing
+    assert before[-n:] == tokens[-n:]
+    assert n == GRADES[-1] or n == len(before) or before[-n - 1] != tokens[-n - 1]
+
+
+def test_what_agrees_for_long_is_of_a_higher_grade() -> None:
+    story = list(range(20))
+    lookup = Lookup(story + story[:3])
+    grades = [grade(lookup.agreeing)]
+    for token in story[3:]:
+        lookup.extend([token])
+        grades.append(grade(lookup.agreeing))
+    assert grades == [0] * 3 + [1] * 6 + [2] * 9
 
 
 @pytest.fixture
@@ -75,11 +97,14 @@ def test_where_width_costs_all_nothing_is_proposed_but_now_and_then(dear_width: 
 
 def test_a_new_sequence_expects_what_finished_ones_found() -> None:
     experience = Experience()
+    guess, quotation = Kind("lookup", 0), Kind("lookup", 2)
+    before = experience.begin(quotation).rate
     for _ in range(10):
-        experience.learn(Acceptance(drafted=10, accepted=1))
-    assert experience.begin().rate == pytest.approx(0.16, abs=0.02)
-    experience.learn(Acceptance())
-    assert experience.begin().rate == pytest.approx(0.16, abs=0.02), "who proposed nothing says nothing"
+        experience.learn(guess, Acceptance(drafted=40, tried=10, accepted=1))
+    assert experience.begin(guess).rate == pytest.approx(0.16, abs=0.02), "what was never put to the test says nothing"
+    experience.learn(guess, Acceptance())
+    assert experience.begin(guess).rate == pytest.approx(0.16, abs=0.02), "who proposed nothing says nothing"
+    assert experience.begin(quotation).rate == before, "each kind for itself"
 
 
 def test_acceptance_follows_what_happens() -> None:
