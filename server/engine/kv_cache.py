@@ -143,7 +143,7 @@ class KvCache:
         entry.users += 1
         self.tree.touch(entry)
         if best:
-            self._count_hit(best.entry, entry.ready)
+            self._note_hit(best.entry, entry.ready)
         return entry
 
     def _takes_over(self, best: Match) -> bool:
@@ -244,11 +244,14 @@ class KvCache:
             for entry in device:
                 assert self.cells.held(entry.sequence) == entry.ready, "cells and tokens disagree"
 
-    def _count_hit(self, source: Entry, tokens: int) -> None:
+    def _note_hit(self, source: Entry, tokens: int) -> None:
+        """Count a reuse; what was read from disk for it leaves RAM again, since device and disk have it both."""
         tier = Tier.DISK if source.from_disk else source.tier
-        source.from_disk = False
         self.hits[tier] += 1
         self.tokens_saved[tier] += tokens
+        if source.from_disk and self.layout.truncatable:
+            self.lower.forget(source)
+        source.from_disk = False
 
     def _fill(self, entry: Entry, source: Match) -> bool:
         """Bring a source's state into a new entry's empty sequence."""

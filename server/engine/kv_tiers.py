@@ -83,7 +83,7 @@ class LowerTiers:
             self.save(entry)
 
     def forget(self, entry: Entry) -> None:
-        """Drop a state that llama.cpp does not take, unless a parked sequence waits for it."""
+        """Drop a state that is of no more use in RAM, unless a parked sequence waits for it."""
         if entry.users == 0:
             self._release(entry)
 

@@ -130,6 +130,8 @@ async def test_states_survive_a_restart_on_disk(start_engine: StartEngine, unifi
     assert warm.tokens == cold.tokens
     assert warm.usage.cached_tokens == len(PROMPT) - 1
     assert (await again.stats()).counters['prefix_cache_hits_total{tier="disk"}'] == 1
+    in_ram = (await gauges(again))['prefix_cache_bytes{tier="ram"}']
+    assert in_ram == 0, "what the device and the disk have need not take RAM as well"
 
 
 async def test_states_survive_a_crash_on_disk(start_engine: StartEngine) -> None:
