@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from server.engine.prefix_cache import Entry
     from server.engine.projector import Chunk
 
+LONGER = 4
+"""What part of its budget a prompt's last piece may take beyond it, where generations wait."""
 CELLS_KEPT_FOR_DECODING = 32
 """Room that a running sequence is expected to need soon, where others ask to be admitted."""
 
@@ -334,7 +336,8 @@ class Scheduler:
         enough, and has its first token the sooner.
         """
         budget = self._prefill_budget(width)
-        room = budget if width else self.limits.batch  # where nobody waits, a last piece may be a little longer
+        # a last piece may be a little longer, and where nobody waits by any number of tokens
+        room = min(budget + budget // LONGER, self.limits.batch - width) if width else self.limits.batch
         for sequence in list(self.running):
             if budget <= 0:
                 return

@@ -122,6 +122,17 @@ def test_no_inefficient_rest_is_left_of_a_prompt() -> None:
     assert [len(work.tokens) for _ in range(2) for work in bench.step()] == [64, 94]
 
 
+@pytest.mark.parametrize(("rest", "pieces"), [(12, [64, 76]), (16, [64, 80]), (17, [64, 64, 17])])
+def test_beside_generations_a_last_piece_takes_a_small_rest_along(rest: int, pieces: list[int]) -> None:
+    bench = Bench(prefill=100)
+    for _ in range(3):
+        bench.ask(5)
+    bench.step()
+    newcomer = bench.ask(128 + rest)
+    steps = [bench.step() for _ in pieces]
+    assert [len(work.tokens) for works in steps for work in works if work.sequence is newcomer] == pieces
+
+
 def test_prompts_with_buffers_of_their_own_come_one_at_a_time() -> None:
     bench = Bench(parallel=8, mixed=False, unified=False)
     prompts = [bench.ask(20) for _ in range(3)]
