@@ -20,6 +20,9 @@ from openai import OpenAI
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# a shell that runs the tests in the background has SIGINT ignored, and whatever they start would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 hypothesis.settings.register_profile("brim", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("brim")
 

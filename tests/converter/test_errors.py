@@ -21,7 +21,7 @@ from converter.cli import app
 from tests.reference.random_checkpoint import Shape, make_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -252,14 +252,6 @@ def test_disk_too_small(checkpoint: Path, tmp_path: Path) -> None:
     assert list(out.parent.iterdir()) == []
 
 
-@pytest.fixture
-def heeded_interrupts() -> Iterator[None]:
-    """A process started in the background inherits that SIGINT is ignored, if a shell ran the tests there."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def make_long_conversion(folder: Path) -> Path:
     """A checkpoint of 786 million weights whose file is a hole: it takes seconds to convert, and no disk space."""
     shape = Shape(layers=1, feed_forward=4_096_000, tied=True)
@@ -276,7 +268,6 @@ def make_long_conversion(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, signal_number: int) -> None:
     checkpoint = make_long_conversion(tmp_path / "checkpoint")

@@ -30,7 +30,7 @@ def test_output_goes_to_the_log_and_ninjas_count_to_the_screen(
 
 def test_failure_shows_the_last_lines_and_where_the_log_is(tmp_path: Path) -> None:
     log = tmp_path / "build.log"
-    script = "import sys; [print('line', n) for n in range(100)]; sys.exit('error: no such thing')"
+    script = "import sys; [print('line', n, flush=True) for n in range(100)]; sys.exit('error: no such thing')"
     with pytest.raises(SetupError) as failure:
         run_logged("Compiling", [sys.executable, "-c", script], log)
     said = str(failure.value)
