@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from server.engine.cells import Cells
-from server.engine.kv_sources import Sources
+from server.engine.kv_sources import WORTH_WAITING, Sources
 from server.engine.kv_tiers import WORTH_KEEPING, LowerTiers
 from server.engine.neighbours import gathering_moves, moved_tokens, runs
 from server.engine.positions import TEXT
@@ -143,7 +143,7 @@ class KvCache:
         entry.users += 1
         self.tree.touch(entry)
         if best:
-            self._note_hit(best.entry, entry.ready)
+            self._note_hit(best.entry, entry)
         return entry
 
     def _takes_over(self, best: Match) -> bool:
@@ -244,12 +244,13 @@ class KvCache:
             for entry in device:
                 assert self.cells.held(entry.sequence) == entry.ready, "cells and tokens disagree"
 
-    def _note_hit(self, source: Entry, tokens: int) -> None:
-        """Count a reuse; what was read from disk for it leaves RAM again, since device and disk have it both."""
+    def _note_hit(self, source: Entry, entry: Entry) -> None:
+        """Count a reuse. A state leaves RAM for it where the device has next to all of it now, or the disk has all."""
         tier = Tier.DISK if source.from_disk else source.tier
         self.hits[tier] += 1
-        self.tokens_saved[tier] += tokens
-        if source.from_disk and self.layout.truncatable:
+        self.tokens_saved[tier] += entry.ready
+        elsewhere = source.from_disk or source.ready - entry.ready < WORTH_WAITING
+        if source.tier is Tier.RAM and elsewhere and self.layout.truncatable:
             self.lower.forget(source)
         source.from_disk = False
 

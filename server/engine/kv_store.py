@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from server.engine.spare_memory import SpareMemory
+
 State = npt.NDArray[np.uint8]
 
 MAGIC = b"brim-kv-1\n"
@@ -78,13 +80,15 @@ class DiskStore:
         folder: made with mode 0700 where it is missing.
         key: digest of all that a state depends on; files with another one are left to their owner unless torn.
         limit: the most bytes all files may take.
+        memory: where states are read into.
     """
 
-    def __init__(self, folder: Path, key: str, limit: int) -> None:
+    def __init__(self, folder: Path, key: str, limit: int, memory: SpareMemory) -> None:
         self.limit = limit
         self.bytes = 0
         self.waiting_bytes = 0
         self._key = key
+        self._memory = memory
         self._folder = folder / key
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for made in (folder, self._folder):
@@ -101,9 +105,8 @@ class DiskStore:
         for path in self._folder.iterdir():
             try:
                 header, offset = _read_header(path)
-                size = path.stat().st_size
+                size = offset + header.size
                 _require(header.key == self._key, "it was made for another model or build")
-                _require(size == offset + header.size, "it is torn")
             except (OSError, ValueError) as error:
                 self._discard(path, error)
                 continue
@@ -185,7 +188,10 @@ class DiskStore:
         start = time.perf_counter()
         try:
             header, offset = _read_header(file.path)
-            state = np.fromfile(file.path, np.uint8, offset=offset)
+            state = self._memory.take(header.size)
+            with file.path.open("rb") as stream:
+                stream.seek(offset)
+                _require(stream.readinto(state.data) == header.size, "it is torn")
             _require(header.key == self._key, "it was made for another model or build")
             _require(xxhash.xxh3_64_intdigest(state.data) == header.checksum, "its checksum does not match")
         except (OSError, ValueError) as error:
@@ -206,7 +212,9 @@ def _read_header(path: Path) -> tuple[Header, int]:
         (length,) = struct.unpack("<I", start[len(MAGIC) :])
         _require(length <= path.stat().st_size, "it is torn")
         header = msgspec.msgpack.decode(file.read(length), type=Header)
-    return header, len(start) + length
+    offset = len(start) + length
+    _require(path.stat().st_size == offset + header.size, "it is torn")
+    return header, offset
 
 
 def _require(condition: bool, otherwise: str) -> None:

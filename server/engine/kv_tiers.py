@@ -9,6 +9,7 @@ import numpy as np
 
 from server.engine.kv_store import DiskStore, Fetched, StoredFile, Written
 from server.engine.prefix_cache import Entry, PrefixCache, Tier
+from server.engine.spare_memory import memory_of
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -89,7 +90,7 @@ class LowerTiers:
 
     def _put_in_ram(self, saved: Entry) -> None:
         self._tree.insert(saved)
-        self.ram_bytes += saved.nbytes
+        self.ram_bytes += _in_ram(saved)
         saved.users += 1  # not to be evicted for its own sake
         if self._tree.truncatable:
             self._drop_prefixes(saved)
@@ -147,7 +148,7 @@ class LowerTiers:
 
     def check(self) -> None:
         """Assert that the bytes in RAM are counted right."""
-        stored = sum(entry.nbytes for entry in self._tree.entries if entry.tier is Tier.RAM)
+        stored = sum(_in_ram(entry) for entry in self._tree.entries if entry.tier is Tier.RAM)
         assert stored == self.ram_bytes, "bytes in RAM miscounted"
 
     def _take_in(self, fetched: Fetched) -> None:
@@ -207,5 +208,11 @@ class LowerTiers:
             assert self._disk
             self._disk.delete(entry.stored)
             return
-        self.ram_bytes -= entry.nbytes
+        self.ram_bytes -= _in_ram(entry)
         entry.stored = None
+
+
+def _in_ram(entry: Entry) -> int:
+    """Bytes of memory that an entry of the RAM tier takes."""
+    assert isinstance(entry.stored, np.ndarray)
+    return memory_of(entry.stored)

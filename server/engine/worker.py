@@ -171,8 +171,12 @@ class Worker:
         )
         costs = Costs()
         costs.prefill.learn(tuning.prefill_rate, 1.0)
-        disk = DiskStore(Path(spec.cache_dir), state_key(spec, shape), spec.cache_disk) if spec.cache_disk else None
-        return KvCache(self._context, layout, ram_limit=spec.cache_ram, disk=disk, costs=costs, clock=time.monotonic)
+        spare = self._context.spare_memory
+        disk = None
+        if spec.cache_disk:
+            disk = DiskStore(Path(spec.cache_dir), state_key(spec, shape), spec.cache_disk, spare)
+        ram_limit = spec.cache_ram - spare.limit
+        return KvCache(self._context, layout, ram_limit=ram_limit, disk=disk, costs=costs, clock=time.monotonic)
 
     def _proposers(self, context: int, tuning: Tuning) -> list[Proposer]:
         proposers: list[Proposer] = [Predictions(), PromptLookup()] if self._spec.lookup else []

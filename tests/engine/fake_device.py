@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from server.engine.spare_memory import SpareMemory
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,6 +45,7 @@ class FakeDevice:
         self.capacity = cells if unified else cells // sequences
         self.held: list[list[tuple[int, object]]] = [[] for _ in range(sequences)]
         self.computed = 0
+        self.spare_memory = SpareMemory(1000)
         self._rows: list[int] = []
 
     def decode(
@@ -90,7 +93,10 @@ class FakeDevice:
         self.held[target] = self.held[source][:length]
 
     def save_state(self, sequence: int) -> npt.NDArray[np.uint8]:
-        return np.array([token for token, _ in self.held[sequence]], np.int32).view(np.uint8)
+        held = self.held[sequence]
+        state = self.spare_memory.take(4 * len(held))
+        state.view(np.int32)[:] = [token for token, _ in held]
+        return state
 
     def restore_state(self, sequence: int, data: npt.NDArray[np.uint8]) -> bool:
         tokens = data.view(np.int32).tolist()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from server.engine.kv_store import DiskStore, Fetched, Written
+from server.engine.spare_memory import SpareMemory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +36,10 @@ def write(store: DiskStore, tokens: list[int]) -> Written:
 
 
 def test_a_state_survives_a_restart(tmp_path: Path) -> None:
-    first = DiskStore(tmp_path / "kv", "key", 1 << 20)
+    first = DiskStore(tmp_path / "kv", "key", 1 << 20, SpareMemory(1 << 20))
     write(first, [1, 2, 3])
     first.close(5)
-    second = DiskStore(tmp_path / "kv", "key", 1 << 20)
+    second = DiskStore(tmp_path / "kv", "key", 1 << 20, SpareMemory(1 << 20))
     (found,) = second.index()
     assert (found.partition, found.tokens) == ("alice", [1, 2, 3])
     assert second.bytes == found.file.nbytes == found.file.path.stat().st_size
@@ -51,9 +52,9 @@ def test_a_state_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_other_keys_do_not_meet(tmp_path: Path) -> None:
-    first = DiskStore(tmp_path, "key", 1 << 20)
+    first = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     write(first, [1])
-    other = DiskStore(tmp_path, "another", 1 << 20)
+    other = DiskStore(tmp_path, "another", 1 << 20, SpareMemory(1 << 20))
     assert list(other.index()) == []
     for store in (first, other):
         store.close(5)
@@ -63,7 +64,7 @@ def test_other_keys_do_not_meet(tmp_path: Path) -> None:
 def test_a_damaged_file_is_dropped_and_never_loaded(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = DiskStore(tmp_path, "key", 1 << 20)
+    store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     path = write(store, [1, 2]).file.path
     data = path.read_bytes()
     damaged = {
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_dropped_and_never_loaded(
     }
     path.write_bytes(damaged[damage])
     store.close(5)
-    again = DiskStore(tmp_path, "key", 1 << 20)
+    again = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     for found in again.index():
         again.fetch(found.file)
         fetched = wait(again)
@@ -87,7 +88,7 @@ def test_a_damaged_file_is_dropped_and_never_loaded(
 
 
 def test_only_the_owner_may_look(tmp_path: Path) -> None:
-    store = DiskStore(tmp_path / "kv", "key", 1 << 20)
+    store = DiskStore(tmp_path / "kv", "key", 1 << 20, SpareMemory(1 << 20))
     file = write(store, [1]).file.path
     assert stat.S_IMODE((tmp_path / "kv").stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -95,6 +96,6 @@ def test_only_the_owner_may_look(tmp_path: Path) -> None:
 
 
 def test_what_waits_to_be_written_is_bounded(tmp_path: Path) -> None:
-    store = DiskStore(tmp_path, "key", 15_000)
+    store = DiskStore(tmp_path, "key", 15_000, SpareMemory(1 << 20))
     assert not store.write("alice", [1], np.zeros(20_000, np.uint8))
     store.close(5)

@@ -19,6 +19,7 @@ from server.engine.runner import Runner
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Limits, PromptLookup, QueueFullError, Scheduler
 from server.engine.sequence import Request, Sequence
+from server.engine.spare_memory import SpareMemory
 from server.engine.speculation import Lookup
 from server.engine.text import TextStream
 from tests.engine.fake_device import END, VOCABULARY, FakeDevice, FakeVocab, next_token
@@ -103,7 +104,7 @@ def prompts(source: random.Random, partition: str, prefixes: list[list[int]]) ->
 @pytest.mark.parametrize("truncatable", [True, False], ids=["cut", "whole"])
 @pytest.mark.parametrize("unified", [True, False], ids=["unified", "split"])
 def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, truncatable: bool) -> None:
-    disk = DiskStore(tmp_path, "key", 20_000)
+    disk = DiskStore(tmp_path, "key", 20_000, SpareMemory(1000))
     machine = Machine(unified=unified, truncatable=truncatable, disk=disk, seed=7)
     source = machine.random
     prefixes = [[source.randint(1, VOCABULARY - 4) for _ in range(90)] for _ in range(5)]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.engine.llama.backend import load_error
+from server.engine.spare_memory import SHARE, SpareMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,7 @@ class Context:
         self._n_vocab = model.vocab.size
         self._batch = _Batch(shape.batch)
         self._threads = (params.n_threads, params.n_threads_batch)
+        self.spare_memory = SpareMemory(spec.cache_ram // SHARE)
 
     def _apply_adapters(self, spec: LoadSpec) -> None:
         adapters = []
@@ -218,10 +220,10 @@ class Context:
     def save_state(self, sequence: int) -> npt.NDArray[np.uint8]:
         """A copy of a sequence's state."""
         size = self.state_size(sequence)
-        data = np.empty(size, np.uint8)
+        data = self.spare_memory.take(size)
         target = _pointer(data, ctypes.c_uint8)
         written = ll.llama_state_seq_get_data(self.pointer, target, size, ll.llama_seq_id(sequence))
-        return data[:written]
+        return data if written == size else data[:written].copy()
 
     def restore_state(self, sequence: int, data: npt.NDArray[np.uint8]) -> bool:
         """Replace a sequence's state by a saved one. False where it does not fit; the sequence is then empty."""
