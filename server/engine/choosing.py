@@ -39,12 +39,14 @@ class Chooser:
             works: what was computed.
             rows: logits of their outputs, one work's after the other's, [outputs, vocabulary].
         """
-        ends = np.cumsum([work.outputs for work in works]).tolist()
-        parts = [rows[end - work.outputs : end] for work, end in zip(works, ends, strict=True)]
-        costly = sum(bool(work.outputs) and not work.sequence.plain_greedy for work in works)
-        if self._threads and costly > 1 and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD:
+        parts: list[Logits] = []
+        at = 0
+        for work in works:
+            parts.append(rows[at : at + work.outputs])
+            at += work.outputs
+        if self._threads and rows.shape[1] >= VOCABULARY_WORTH_A_THREAD and sum(map(_costly, works)) > 1:
             return list(self._threads.map(self._choose, works, parts))
-        return [self._choose(work, part) for work, part in zip(works, parts, strict=True)]
+        return list(map(self._choose, works, parts))
 
     def _choose(self, work: Work, rows: Logits) -> Choice:
         """The tokens that a sequence's rows of logits give: one, and one more for each draft that it proves right."""
@@ -119,3 +121,10 @@ class Chooser:
     def ends(self, sequence: Sequence, token: int) -> bool:
         """Whether a token ends a sequence. Under `ignore_eos` a grammar lets one come only where it must."""
         return token in self._vocab.end_tokens and not (sequence.request.ask.ignore_eos and not sequence.constraint)
+
+
+def _costly(work: Work) -> bool:
+    """Whether more is to be done for a work's tokens than to look for the likeliest."""
+    sequence = work.sequence
+    greedy = sequence.request.ask.sampling.temperature <= 0 and sequence.constraint is None and sequence.speculates
+    return work.outputs > 0 and not greedy

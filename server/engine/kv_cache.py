@@ -205,7 +205,7 @@ class KvCache:
         if self.layout.unified:
             return
         together = {entry.sequence: entry.ready for entry in entries}
-        pieces = runs(together)
+        pieces = runs(together) if len(together) > 1 else []
         if len(pieces) < 2:
             self._lost_apart = 0.0
             return

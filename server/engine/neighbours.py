@@ -22,7 +22,7 @@ def runs(places: Collection[int]) -> list[int]:
 
 def in_one_piece(tokens: Mapping[int, int]) -> bool:
     """Whether a batch of so many tokens for each of these places is computed in one piece."""
-    return len(runs(tokens)) == 1 and len(set(tokens.values())) == 1
+    return len(tokens) == 1 or (len(runs(tokens)) == 1 and len(set(tokens.values())) == 1)
 
 
 def gathering_moves(together: Mapping[int, int], others: Mapping[int, int], places: int) -> list[tuple[int, int]]:

@@ -158,7 +158,8 @@ class Scheduler:
     def _next_turn(self) -> list[Work]:
         """Prompts, until generations have stood still for as long as they may; then these. Either where it is alone."""
         width = sum(sequence.decoding for sequence in self.running)
-        if self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds:
+        prompts = width < len(self.running)
+        if prompts and (self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds):
             works = list(self._prefills(width))
             if works:
                 tokens = sum(len(work.tokens) for work in works)

@@ -85,6 +85,8 @@ class Context:
         self._batch = _Batch(shape.batch)
         self._threads = (params.n_threads, params.n_threads_batch)
         self.spare_memory = SpareMemory(spec.cache_ram // SHARE)
+        self._logits_at = (0, 0)
+        self._logits: Logits = np.empty((0, self._n_vocab), np.float32)
 
     def _apply_adapters(self, spec: LoadSpec) -> None:
         adapters = []
@@ -168,8 +170,13 @@ class Context:
 
     def logits(self, rows: int) -> Logits:
         """The last batch's logits where wanted: a writable view [rows, vocabulary], valid until the next decode."""
-        pointer = ll.llama_get_logits(self.pointer)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
+        pointer = ctypes.cast(ll.llama_get_logits(self.pointer), ctypes.c_void_p)
+        place = pointer.value or 0, rows
+        if place != self._logits_at:  # it seldom moves, and NumPy's own way to it takes longer than the likeliest token
+            self._logits_at = place
+            data = (ctypes.c_float * (rows * self._n_vocab)).from_address(place[0])
+            self._logits = np.frombuffer(memoryview(data), np.float32).reshape(rows, self._n_vocab)
+        return self._logits
 
     def embedding(self, sequence: int) -> npt.NDArray[np.float32]:
         """The pooled embedding of a sequence after a decode, n_embd_out floats, or its scores if the model ranks."""
