@@ -105,6 +105,11 @@ async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[in
     Raises:
         Exception: the first that any of them raises.
     """
+    if len(streams) == 1:  # nothing to merge: each item would cost a task's turn
+        async with aclosing(streams[0]) as only:
+            async for item in only:
+                yield 0, item
+        return
     ready: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue(maxsize=1)
 
     async def pump(index: int, stream: AsyncGenerator[T]) -> None:

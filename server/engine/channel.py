@@ -11,7 +11,8 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING, Self
+from collections import deque
+from typing import TYPE_CHECKING, Self, cast
 
 from server.engine.messages import decode_from_worker, decode_to_worker, encode
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_UNSENT = 256 << 20
 """Bytes that may wait for a worker that does not read."""
+MOST_UNREAD = 1000
+"""Messages that are taken in ahead of their reader."""
 _LENGTH = struct.Struct("<I")
 _KERNEL_BUFFER = 1 << 20
 """Bytes that a worker may be ahead of the server's event loop before it has to wait."""
@@ -44,12 +47,14 @@ class ServerEnd:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
-        writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        requests: asyncio.WriteTransport,
+        results: asyncio.BaseTransport,
+        inbox: _Inbox,
         worker_sockets: tuple[socket.socket, socket.socket],
     ) -> None:
-        self._reader = reader
-        self._writers = writers
+        self._requests = requests
+        self._results = results
+        self._inbox = inbox
         self.worker_sockets = worker_sockets
 
     @classmethod
@@ -59,9 +64,10 @@ class ServerEnd:
         own_results, results = socket.socketpair()
         for end in (own_requests, results):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
-        _, writer = await asyncio.open_unix_connection(sock=own_requests)
-        reader, other = await asyncio.open_unix_connection(sock=own_results)
-        return cls(reader, (writer, other), (requests, results))
+        loop = asyncio.get_running_loop()
+        sending, _ = await loop.create_unix_connection(asyncio.Protocol, sock=own_requests)
+        receiving, inbox = await loop.create_unix_connection(_Inbox, sock=own_results)
+        return cls(sending, receiving, inbox, (requests, results))
 
     def send(self, message: ToWorker) -> None:
         """Send a message, in the background where the worker is busy.
@@ -72,20 +78,15 @@ class ServerEnd:
             UnicodeEncodeError, OverflowError: the message cannot be put into MessagePack.
         """
         data = encode(message)
-        writer = self._writers[0]
-        if writer.is_closing():
+        if self._requests.is_closing():
             raise WorkerGoneError
-        if writer.transport.get_write_buffer_size() > MOST_UNSENT:
+        if self._requests.get_write_buffer_size() > MOST_UNSENT:
             raise ChannelFullError
-        writer.write(_LENGTH.pack(len(data)) + data)
+        self._requests.write(_LENGTH.pack(len(data)) + data)
 
     async def receive(self) -> FromWorker:
-        """The worker's next message; to be awaited to its end. Raises WorkerGoneError after the last."""
-        try:
-            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            return decode_from_worker(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise WorkerGoneError from error
+        """The worker's next message. Raises WorkerGoneError after the last."""
+        return await self._inbox.get()
 
     def close_worker_sockets(self) -> None:
         """Close the worker's sockets here, so that they close with the worker."""
@@ -95,8 +96,55 @@ class ServerEnd:
     def close(self) -> None:
         """Close both ends."""
         self.close_worker_sockets()
-        for writer in self._writers:
-            writer.close()
+        self._requests.close()
+        self._results.close()
+
+
+class _Inbox(asyncio.Protocol):
+    """Messages as they come, for one reader. One of asyncio's own streams would be awaited twice for each."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._messages: deque[FromWorker] = deque()
+        self._over = False
+        self._paused = False
+        self._arrived = asyncio.Event()
+        self._transport: asyncio.ReadTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.ReadTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        at = 0
+        while len(self._data) >= at + _LENGTH.size:
+            begin = at + _LENGTH.size
+            end = begin + _LENGTH.unpack_from(self._data, at)[0]
+            if end > len(self._data):
+                break
+            self._messages.append(decode_from_worker(self._data[begin:end]))
+            at = end
+        del self._data[:at]
+        if len(self._messages) > MOST_UNREAD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._arrived.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over = True
+        self._arrived.set()
+
+    async def get(self) -> FromWorker:
+        while not self._messages:
+            if self._over:
+                raise WorkerGoneError
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._messages.popleft()
+        if self._paused and not self._messages and not self._over:
+            self._paused = False
+            self._transport.resume_reading()
+        return message
 
 
 class WorkerEnd:

@@ -225,6 +225,6 @@ def decode_to_worker(data: bytes) -> ToWorker:
     return _to_worker.decode(data)
 
 
-def decode_from_worker(data: bytes) -> FromWorker:
+def decode_from_worker(data: bytes | bytearray) -> FromWorker:
     """Read a message that a worker sent. Raises msgspec.DecodeError where it is not one."""
     return _from_worker.decode(data)

@@ -52,6 +52,18 @@ async def test_threads_do_not_mix_their_messages() -> None:
     server.close()
 
 
+async def test_a_reader_that_is_late_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "MOST_UNREAD", 3)
+    server, worker = await both_ends()
+    told = [Tokens(i, [i] * 20_000) for i in range(500)]
+    telling = asyncio.create_task(asyncio.to_thread(lambda: [worker.send(message) for message in told]))
+    await asyncio.sleep(0.2)
+    assert not telling.done(), "the worker is made to wait"
+    assert [await server.receive() for _ in told] == told
+    await telling
+    server.close()
+
+
 async def test_what_was_said_before_the_end_is_heard() -> None:
     server, worker = await both_ends()
     worker.send(Text(1, "last words"))
