@@ -323,14 +323,15 @@ def wait_until_nothing_is_loaded(client: ollama.Client) -> None:
 
 
 def test_a_model_kept_for_no_time_goes_after_its_answer_and_not_before(stocked: ollama.Client) -> None:
-    options = {"temperature": 0, "num_predict": 60}
-    parts = stocked.chat("mine", MESSAGES, options=options, keep_alive=0, stream=True)
+    options = {"temperature": 0, "num_predict": 400}
+    long = {"type": "string", "minLength": 1000}  # not over before the client has asked what is loaded
+    parts = stocked.chat("mine", MESSAGES, options=options, format=long, keep_alive=0, stream=True)
     first = next(parts)
     assert [model.model for model in stocked.ps().models] == ["mine:latest"]
     rest = list(parts)
     assert rest[-1].done
     wait_until_nothing_is_loaded(stocked)
-    whole = stocked.chat("mine", MESSAGES, options=options, keep_alive=0)
+    whole = stocked.chat("mine", MESSAGES, options=options, format=long, keep_alive=0)
     assert whole.message.content == "".join(part.message.content or "" for part in [first, *rest])
     wait_until_nothing_is_loaded(stocked)
 
