@@ -9,42 +9,25 @@ Source: https://json-schema.org/draft/2020-12/json-schema-validation, docs/json_
 from __future__ import annotations
 
 import json
-import math
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from server.engine.patterns import PatternError, for_llguidance, is_regular
+from server.engine.schema_values import ANNOTATING_FORMATS, CHECKS, Json, inner_values, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-Json = Any
-"""What a JSON text says: None, bool, int, float, str, or a list or dict of such."""
+    from collections.abc import Iterator
 
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 64
 MAX_SUBSCHEMAS = 8192
-_LARGEST_EXACT = 2**53
-"""llguidance holds numbers as doubles: integers from here on are no longer told apart."""
-_LARGEST_COUNT = 1_000_000
 _REF_HOPS = 16
 _WHITE_SPACE = "( |\\n[ \\t]{0,20})"
 """What may stand between JSON's tokens: bounded, for weak models like to go on with white space for ever."""
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-ANNOTATIONS = _words(
+ANNOTATIONS = words(
     "$comment $schema contentEncoding contentMediaType contentSchema default deprecated description discriminator "
     "example examples id readOnly title writeOnly"
 )
-ENFORCED_FORMATS = _words("date date-time duration email hostname ipv4 ipv6 time uri uuid")
-ANNOTATING_FORMATS = _words(
-    "base64 base64url binary byte decimal directory-path double file-path float int8 int16 int32 int64 json-string "
-    "password path uint8 uint16 uint32 uint64"
-)
-TYPES = _words("null boolean integer number string array object")
 
 _YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
 _LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
@@ -102,16 +85,10 @@ def _depth(value: Json) -> int:
     """How deep lists and objects are nested, without recursion; counts no further than one more than is allowed."""
     level: list[Json] = [value]
     for depth in range(MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _inner(outer)]
+        level = [inner for outer in level for inner in inner_values(outer)]
         if not level:
             return depth
     return MAX_DEPTH + 1
-
-
-def _inner(value: Json) -> Iterable[Json]:
-    if isinstance(value, dict):
-        return cast("dict[str, Json]", value).values()
-    return cast("list[Json]", value) if isinstance(value, list) else ()
 
 
 class _Preparation:
@@ -200,7 +177,7 @@ class _Preparation:
             if keyword != "patternProperties":
                 return prepared
             return {self._pattern(keyword, name, path): one for name, one in prepared.items()}
-        check = _CHECKS.get(keyword)
+        check = CHECKS.get(keyword)
         if check is None:
             raise SchemaError(f"'{keyword}' at '{path}' is not supported")
         if (wanted := check(value)) is not None:
@@ -321,65 +298,11 @@ def _disjoint(sets: list[set[str] | None]) -> bool:
     return True
 
 
-# checks of values: each gives None where all is well, or what is wrong
-
-
-def _count(value: Json) -> str | None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
-    return None if fits else f"must be a whole number from 0 to {_LARGEST_COUNT}"
-
-
-def _number(value: Json) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "must be a number"
-    return None if abs(value) < _LARGEST_EXACT else "is too large: numbers are exact below 2^53 only"
-
-
-def _limit(value: Json) -> str | None:
-    return None if isinstance(value, bool) else _number(value)
-
-
-def _step(value: Json) -> str | None:
-    return _number(value) or (None if value > 0 else "must be greater than 0")
-
-
-def _text(value: Json) -> str | None:
-    return None if isinstance(value, str) else "must be a string"
-
-
-def _strings(value: Json) -> str | None:
-    fits = isinstance(value, list) and all(isinstance(one, str) for one in cast("list[Json]", value))
-    return None if fits else "must be a list of strings"
-
-
-def _type(value: Json) -> str | None:
-    named = cast("list[Json]", value if isinstance(value, list) else [value])
-    fits = named and all(isinstance(one, str) and one in TYPES for one in named)
-    return None if fits else f"must be one of {', '.join(sorted(TYPES))}, or a list of them"
-
-
-def _format(value: Json) -> str | None:
-    if not isinstance(value, str) or value not in ENFORCED_FORMATS | ANNOTATING_FORMATS:
-        return f"is not supported as {value!r}; supported are {', '.join(sorted(ENFORCED_FORMATS))}"
-    return None
-
-
-def _literal(value: Json) -> str | None:
-    """A constant must hold only numbers that can be told apart."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(value)
-    return next((fault for inner in _inner(value) if (fault := _literal(inner))), None)
-
-
-def _literals(value: Json) -> str | None:
-    return _literal(value) if isinstance(value, list) and value else "must be a list, not empty"
-
-
-_SCHEMA = _words("additionalProperties additionalItems")
-_SCHEMAS = _words("anyOf oneOf allOf prefixItems")
-_MAY_BE_EMPTY = _words("items prefixItems")
-_NAMED_SCHEMAS = _words("properties patternProperties $defs definitions")
-_APPLICATORS = _words("anyOf oneOf allOf $ref const enum")
+_SCHEMA = words("additionalProperties additionalItems")
+_SCHEMAS = words("anyOf oneOf allOf prefixItems")
+_MAY_BE_EMPTY = words("items prefixItems")
+_NAMED_SCHEMAS = words("properties patternProperties $defs definitions")
+_APPLICATORS = words("anyOf oneOf allOf $ref const enum")
 _HOLDERS = _SCHEMA | _SCHEMAS | _NAMED_SCHEMAS | {"items"}
 _DEPENDENT = {
     "properties": "additionalProperties",
@@ -389,25 +312,3 @@ _DEPENDENT = {
 }
 """What holds for all that another keyword does not speak of."""
 _LIMITS = (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
-_CHECKS: dict[str, Callable[[Json], str | None]] = {
-    "type": _type,
-    "const": _literal,
-    "enum": _literals,
-    "$ref": _text,
-    "$id": _text,
-    "$anchor": _text,
-    "required": _strings,
-    "minProperties": _count,
-    "maxProperties": _count,
-    "minItems": _count,
-    "maxItems": _count,
-    "minLength": _count,
-    "maxLength": _count,
-    "pattern": _text,
-    "format": _format,
-    "minimum": _number,
-    "maximum": _number,
-    "exclusiveMinimum": _limit,
-    "exclusiveMaximum": _limit,
-    "multipleOf": _step,
-}
