@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.engine.client import THREADING
 from server.engine.cores import usable_cores
+from server.engine.worker_process import THREADING
 
 
 def rpc_worker(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Self
@@ -39,20 +37,15 @@ from server.engine.messages import (
     Tokens,
     ToWorker,
 )
+from server.engine.worker_process import WorkerProcess
 from server.errors import LoadError, RequestError
 
 if TYPE_CHECKING:
     from server.engine.load_spec import LoadSpec, ModelInfo
     from server.engine.request import Generate, Medium
 
-LOG_LINES_KEPT = 40
 LAST_WORDS = 1.0
 """Seconds in which what an ended worker has said is read."""
-THREADING = {"GOMP_SPINCOUNT": "30000"}
-"""How long llama.cpp's threads spin for each other before they sleep, at each of the hundreds of barriers of a step:
-some 2 ms, longer than the short work that the server and its client do beside them. OpenMP's own default is ten times
-that; it gains 2 % on an idle machine, and where another program takes a core steps take 6 times as long. A third of
-this (0.6 ms) loses 7 % on an idle machine to threads that sleep and wake."""
 
 Progress = Callable[[LoadProgress], None]
 Answer = Tokens | Text | Embeddings | Stats
@@ -107,7 +100,7 @@ class Engine:
         info: what the model turned out to be.
     """
 
-    def __init__(self, spec: LoadSpec, process: asyncio.subprocess.Process, channel: ServerEnd) -> None:
+    def __init__(self, spec: LoadSpec, process: WorkerProcess, channel: ServerEnd) -> None:
         self.spec = spec
         self.info: ModelInfo
         self._process = process
@@ -115,9 +108,8 @@ class Engine:
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
-        self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._delivery: asyncio.Task[None] | None = None
         self.died = asyncio.Event()
 
@@ -134,7 +126,7 @@ class Engine:
         """
         channel = await ServerEnd.open()
         try:
-            process = await _start_worker(tuple(end.fileno() for end in channel.worker_sockets))
+            process = await WorkerProcess.start(tuple(end.fileno() for end in channel.worker_sockets))
         except BaseException:
             channel.close()
             raise
@@ -148,7 +140,6 @@ class Engine:
         return engine
 
     async def _load(self, on_progress: Progress | None) -> None:
-        self._tasks.append(asyncio.create_task(self._keep_log()))
         self._channel.send(self.spec)
         while True:
             message = await self._receive_while_loading()
@@ -160,15 +151,15 @@ class Engine:
                 self.info = message.info
                 break
         self._delivery = asyncio.create_task(self._deliver())
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._watching = asyncio.create_task(self._watch())
 
     async def _receive_while_loading(self) -> FromWorker:
         try:
             return await self._channel.receive()
         except WorkerGoneError as error:
             await self._process.wait()
-            cause = self._cause_of_death()
-            raise LoadError(f"{self.spec.name}: {cause}", out_of_memory=self._ran_out_of_memory()) from error
+            message = f"{self.spec.name}: {self._process.cause_of_death}"
+            raise LoadError(message, out_of_memory=self._process.ran_out_of_memory) from error
 
     async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
         """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels it.
@@ -252,7 +243,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether the worker runs and takes requests."""
-        return self._process.returncode is None and not self._stopping
+        return not self._process.ended and not self._stopping
 
     @property
     def pid(self) -> int:
@@ -277,16 +268,14 @@ class Engine:
     async def kill(self) -> None:
         """End the worker at once and free everything that belonged to it."""
         self._stopping = True
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        await self._process.kill()
         try:
             await self._hear_it_out()
         finally:
             self._fail_everything("the model was stopped")
-            for task in self._tasks:
-                task.cancel()
+            if self._watching:
+                self._watching.cancel()
+            self._process.forget_log()
             self._channel.close()
 
     async def _hear_it_out(self) -> None:
@@ -296,7 +285,7 @@ class Engine:
 
     def _send(self, message: ToWorker) -> None:
         try:
-            if self._process.returncode is not None:
+            if self._process.ended:
                 raise WorkerGoneError
             self._channel.send(message)
         except WorkerGoneError as error:
@@ -354,43 +343,10 @@ class Engine:
         await self._process.wait()
         await self._hear_it_out()
         if not self._stopping:
-            self._fail_everything(f"the process of {self.spec.name} ended while answering: {self._cause_of_death()}")
+            self._fail_everything(
+                f"the process of {self.spec.name} ended while answering: {self._process.cause_of_death}"
+            )
         self.died.set()
-
-    async def _keep_log(self) -> None:
-        assert self._process.stderr
-        debug = bool(os.environ.get("BRIM_DEBUG"))
-        while line := await self._process.stderr.readline():
-            text = line.decode("utf-8", "replace").rstrip()
-            self._log.append(text)
-            if debug:
-                print(text, file=sys.stderr)
-
-    def _cause_of_death(self) -> str:
-        code = self._process.returncode
-        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        told = next((line for line in reversed(self._log) if line.strip()), "")
-        return f"{how}; its last words: {told}" if told else how
-
-    def _ran_out_of_memory(self) -> bool:
-        words = "\n".join(self._log).lower()
-        return "out of memory" in words or "failed to allocate" in words
-
-
-async def _start_worker(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # a server.py in the folder that brim is called from is not ours
-        "-m",
-        "server.engine.worker",
-        *map(str, descriptors),
-        pass_fds=descriptors,
-        stdin=asyncio.subprocess.PIPE,  # its end tells the worker that the server is gone
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is the server's to handle
-        env=THREADING | os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
 
 
 def _unavailable(message: str) -> RequestError:

@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 
-from server.engine.client import THREADING
+from server.engine.worker_process import THREADING
 from server.offload.questions import Answer, Failure, Question
 
 TIME_LIMIT = 45.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 
-from server.engine.client import THREADING
+from server.engine.worker_process import THREADING
 
 if TYPE_CHECKING:
     from collections.abc import Generator
