@@ -31,7 +31,8 @@ from server.offload.devices import discover
 from server.offload.footprint import footprint
 from server.offload.planner import UBATCHES, Cut, Plan, plan
 from server.offload.questions import DeviceSpeed, Measure, Speeds
-from server.offload.solving import GpuLayers, Outcome, Solver, Wish
+from server.offload.solving import Outcome, Solver
+from server.offload.wish import GpuLayers, Wish
 from tests.offload.models import RANDOM_160M, write_random
 from tests.offload.workers import decoding, rpc_worker
 

@@ -13,7 +13,7 @@ from server.errors import BrimError
 
 if TYPE_CHECKING:
     from server.offload.devices import Device, Machine
-    from server.offload.solving import GpuLayers
+    from server.offload.wish import GpuLayers
 
 KV_TYPES = ("f16", "q8_0", "q4_0", "f32")
 
@@ -49,7 +49,8 @@ def plan(
     from server.offload.host import host_memory
     from server.offload.placing import companions_of, read_model
     from server.offload.report import as_dict, as_text
-    from server.offload.solving import Wish, solve
+    from server.offload.solving import solve
+    from server.offload.wish import Wish
 
     source = resolve(model, Store.default(), projector)
     info = read_model(source.path)

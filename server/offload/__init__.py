@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from server.offload.drafting import draft_placement
     from server.offload.placing import Choice, choose, companions_of, learn
-    from server.offload.solving import Wish
     from server.offload.stepping_down import difference, step_down
+    from server.offload.wish import Wish
 
 _HOMES = {
     "Choice": "placing",
@@ -20,7 +20,7 @@ _HOMES = {
     "companions_of": "placing",
     "difference": "stepping_down",
     "draft_placement": "drafting",
-    "Wish": "solving",
+    "Wish": "wish",
     "learn": "placing",
     "step_down": "stepping_down",
 }

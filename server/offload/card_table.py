@@ -11,12 +11,13 @@ from server.offload.calibration import speeds_of
 from server.offload.catalogue import CARDS
 from server.offload.devices import Machine
 from server.offload.planner import plan
-from server.offload.solving import Wish, solve
+from server.offload.solving import solve
 from server.sizes import format_size
 
 if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
     from server.offload.host import HostMemory
+    from server.offload.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)

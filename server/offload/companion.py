@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
     from server.offload.devices import Machine
     from server.offload.questions import DeviceSpeed
-    from server.offload.solving import Wish
+    from server.offload.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)

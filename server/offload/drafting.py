@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
     from server.offload.devices import Machine
     from server.offload.questions import DeviceSpeed
-    from server.offload.solving import Wish
+    from server.offload.wish import Wish
 
 BATCH = 512
 """Tokens that the draft's context computes at a time."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from server.engine.load_spec import LoadSpec
     from server.offload.companion import Companion, Guest
     from server.offload.questions import DeviceSpeed
-    from server.offload.solving import Outcome, Wish
+    from server.offload.solving import Outcome
+    from server.offload.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from converter.gguf_info import GGUFInfo
     from server.offload.devices import Machine
     from server.offload.questions import DeviceSpeed
-    from server.offload.solving import Wish
+    from server.offload.wish import Wish
 
 TOKENS_PER_PICTURE = 100
 """Answered tokens for each picture: over so many the time to read one is spread, when homes are compared."""

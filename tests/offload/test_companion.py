@@ -21,7 +21,8 @@ from server.offload.host import HostMemory
 from server.offload.placing import companions_of
 from server.offload.projector import Projector
 from server.offload.questions import DryRun, DryRunResult
-from server.offload.solving import GpuLayers, Outcome, Wish, solve
+from server.offload.solving import Outcome, solve
+from server.offload.wish import GpuLayers, Wish
 from tests.offload.models import GEMMA_2_27B, LLAMA_3_8B, RANDOM_160M, Shape, write_hollow
 
 if TYPE_CHECKING:

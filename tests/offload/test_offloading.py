@@ -14,7 +14,8 @@ from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine, discover
 from server.offload.drafting import draft_placement
 from server.offload.placing import companions_of
-from server.offload.solving import GpuLayers, Outcome, Wish, solve
+from server.offload.solving import Outcome, solve
+from server.offload.wish import GpuLayers, Wish
 from tests.offload.models import RANDOM_160M, write_random
 from tests.offload.workers import SCRATCH, RpcWorker, decoding, rpc_worker
 

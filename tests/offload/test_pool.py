@@ -10,7 +10,8 @@ from converter.gguf_info import read_gguf_info
 from server.offload.calibration import UNKNOWN_CPU, guess
 from server.offload.devices import Device, Machine
 from server.offload.host import HostMemory
-from server.offload.solving import Outcome, Wish, solve
+from server.offload.solving import Outcome, solve
+from server.offload.wish import Wish
 from tests.offload.models import RANDOM_160M, write_hollow
 
 if TYPE_CHECKING:
