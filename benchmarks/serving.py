@@ -2,8 +2,9 @@
 
 python -m benchmarks.serving [--quick] [--only WORKLOAD ...]
 
-Every server is started in turn for every repeat, so that slow minutes of the machine meet all of them; figures are
-medians over the repeats, and the result is the ratio to each peer.
+Every server is started in turn for every repeat, another one first each time, so that slow minutes of the machine meet
+all of them. Figures are medians over the repeats. The result is the ratio to each peer: the median of the repeats' own
+ratios, which a machine that grows faster or slower meanwhile leaves as they are.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ CASES = (
         servers=("brim", "brim without lookup"),
     ),
 )
-HOW_FAR_TO_TRUST = """Medians over the turns that each server took.
+HOW_FAR_TO_TRUST = """Medians over the turns that each server took; ratios are medians of the turns' own.
 Where others use the same host, ratios between 0.8 and 1.2 from a turn or two say little."""
 RESTART = "next turn after a restart"
 RESTART_CASE = Case(
@@ -140,39 +141,57 @@ def main(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians over so many turns of each server; `figures` has, for each server, each figure's median."""
+    """What so many turns of each server gave.
+
+    Attributes:
+        figures: for each server, each figure's median.
+        ratios: for each peer, the median of each figure's ratios, brim's to its own of the same turn.
+    """
 
     turns: int
     figures: dict[str, dict[str, float]]
+    ratios: dict[str, dict[str, float]]
 
 
 def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
-    samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
-    for repeat in range(repeats):
-        for name in case.servers:
-            with workspace() as folder, running(name, _setup(case, threads, folder)) as server:
-                run = partial(_with_own_share, server, case.run) if name.startswith("brim") else case.run
-                figures = asyncio.run(_ask(server, run, seed=repeat))
-            samples[name].append(figures)
-            console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
-    return Measured(repeats, {name: _medians(found) for name, found in samples.items()})
+    def ask(name: str, repeat: int) -> Figures:
+        with workspace() as folder, running(name, _setup(case, threads, folder)) as server:
+            run = partial(_with_own_share, server, case.run) if name.startswith("brim") else case.run
+            return asyncio.run(_ask(server, run, seed=repeat))
+
+    return _in_turns(case, repeats, ask, console)
 
 
 def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+    def ask(name: str, repeat: int) -> Figures:
+        with workspace() as folder:
+            setup = _setup(case, threads, folder)
+            with running(name, setup) as server:
+                histories = asyncio.run(_ask(server, workloads.before_restart, seed=repeat))
+            with running(name, setup) as server:
+                return asyncio.run(_ask(server, lambda c: workloads.after_restart(c, histories), seed=repeat))
+
+    return _in_turns(case, repeats, ask, console)
+
+
+def _in_turns(case: Case, repeats: int, ask: Callable[[str, int], Figures], console: Console) -> Measured:
     samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
     for repeat in range(repeats):
-        for name in case.servers:
-            with workspace() as folder:
-                setup = _setup(case, threads, folder)
-                with running(name, setup) as server:
-                    histories = asyncio.run(_ask(server, workloads.before_restart, seed=repeat))
-                with running(name, setup) as server:
-                    figures = asyncio.run(
-                        _ask(server, lambda c, h=histories: workloads.after_restart(c, h), seed=repeat)
-                    )
-            samples[name].append(figures)
-            console.print(f"{case.name}: {name} {_rounded(figures)}", highlight=False)
-    return Measured(repeats, {name: _medians(found) for name, found in samples.items()})
+        first = repeat % len(case.servers)
+        for name in (*case.servers[first:], *case.servers[:first]):
+            samples[name].append(ask(name, repeat))
+            console.print(f"{case.name}: {name} {_rounded(samples[name][-1])}", highlight=False)
+    ours, *peers = case.servers
+    pairs = {peer: zip(samples[ours], samples[peer], strict=True) for peer in peers}
+    return Measured(
+        repeats,
+        {name: _medians(found) for name, found in samples.items()},
+        {peer: _medians([_ratios(*pair) for pair in each]) for peer, each in pairs.items()},
+    )
+
+
+def _ratios(ours: Figures, theirs: Figures) -> Figures:
+    return {figure: ours[figure] / value for figure, value in theirs.items() if figure != SHARE}
 
 
 async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], seed: int) -> T:
@@ -248,7 +267,7 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
                 if figure == SHARE:
                     continue
                 theirs = measured.figures[peer][figure]
-                ratio, target = value / theirs, case.target.get((figure, peer))
+                ratio, target = measured.ratios[peer][figure], case.target.get((figure, peer))
                 faster = figure == "tokens per second"
                 reached = target is not None and (ratio >= target if faster else ratio <= target)
                 wanted = "" if target is None else f"{'at least' if faster else 'at most'} {target:.3g}"
