@@ -4,10 +4,10 @@ Every step is one batch. Where a GPU computes, it holds the next token of each r
 prompts up to a budget of tokens, so that the weights are read once for both. On a CPU, tokens cost more than weights,
 and in one batch every sequence's attention is computed beside all others' cells: there the two take turns. The budget
 follows from measured speed: a step may last only so long that running generations do not stall, so a long prompt comes
-in beside them piece by piece. Where many prompts wait for few generations, several come before the next of these, so
-that the generations that follow share more of their steps. Requests are admitted in order of priority and arrival
-while there is room for their KV state; where cells run out, the youngest sequence gives up its place, is parked in RAM
-and goes on later.
+in beside them piece by piece. Where many prompts wait for few generations, or small ones for any, several come before
+the next of these, so that the generations that follow share more of their steps. Requests are admitted in order of
+priority and arrival while there is room for their KV state; where cells run out, the youngest sequence gives up its
+place, is parked in RAM and goes on later.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Limits:
         parallel: sequences that run side by side. queue: sequences that may wait.
         batch: tokens of one step.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
-        longest_gap: seconds that it may take where many prompts wait.
+        longest_gap: seconds that it may take where many prompts wait, or several that take no longer than `gap` each.
         efficient_gap: seconds that it may take for an efficient piece of a prompt.
         solo_gap: seconds that a step may take while no generation runs.
         smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
@@ -159,8 +159,10 @@ class Scheduler:
         """Prompts, until generations have stood still for as long as they may; then these. Either where it is alone."""
         width = sum(sequence.decoding for sequence in self.running)
         prompts = width < len(self.running)
-        if prompts and (self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds):
-            works = list(self._prefills(width))
+        small = self._small_prompt()
+        patient = self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds
+        if prompts and (small or patient):
+            works = list(self._prefills(width, least=small))
             if works:
                 tokens = sum(len(work.tokens) for work in works)
                 self._stalled += tokens / self.cache.costs.prefill.value if width else 0.0
@@ -312,6 +314,19 @@ class Scheduler:
         weight = (len(self.running) - generations) / max(generations, 1)
         return max(self.limits.gap * max(weight, 1.0), 4 * self._plain(width))
 
+    def _small_prompt(self) -> int:
+        """Tokens of the next prompt, if all of it may come before generations go on; otherwise 0.
+
+        A step of few generations takes nearly as long as one of many: whoever comes in now shares all that follow.
+        """
+        prompt = next((sequence for sequence in self.running if not sequence.decoding), None)
+        if prompt is None or prompt.entry is None:
+            return 0
+        begun = prompt.index == 0 and prompt.entry.ready > (prompt.request.cached_tokens or 0)
+        seconds = self.cache.costs.prefill.seconds(prompt.pending)
+        fits = seconds <= self.limits.gap and self._stalled + seconds <= self.limits.longest_gap
+        return prompt.pending if fits and not begun else 0
+
     @property
     def _efficient_seconds(self) -> float:
         """What the smallest piece takes that is computed efficiently, if generations may wait for so long."""
@@ -330,13 +345,14 @@ class Scheduler:
         unit = limits.efficient_chunk if tokens >= limits.efficient_chunk else limits.smallest_chunk
         return min(max(tokens // unit, 1) * unit, limits.batch - width)
 
-    def _prefills(self, width: int) -> Iterator[Work]:
+    def _prefills(self, width: int, least: int = 0) -> Iterator[Work]:
         """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent.
 
+        The budget is `least` tokens at least.
         Prompts with buffers of their own would be computed one after the other within a batch, too: there one is
         enough, and has its first token the sooner.
         """
-        budget = self._prefill_budget(width)
+        budget = max(self._prefill_budget(width), min(least, self.limits.batch - width))
         # a last piece may be a little longer, and where nobody waits by any number of tokens
         room = min(budget + budget // LONGER, self.limits.batch - width) if width else self.limits.batch
         for sequence in list(self.running):

@@ -106,6 +106,28 @@ def test_many_prompts_go_before_few_generations_as_long_as_these_may_wait() -> N
     assert max(stalls) * 60 / 200 <= 0.4 * 7
 
 
+def test_small_prompts_come_one_after_another_before_the_generations_that_they_join() -> None:
+    bench = Bench(mixed=False, unified=False, parallel=8)
+    for _ in range(8):
+        bench.ask(60)
+    steps = [bench.step()]
+    while len(steps[-1]) < 8:
+        steps.append(bench.step())
+    generating = [len(works) for works in steps if works[0].drafts == 0 and works[0].start >= 60]
+    assert generating == [5, 8], "steps of few generations take nearly as long as those of all"
+    assert steps.index(next(works for works in steps if len(works) == 5)) * 60 / 200 <= 1.2 + 60 / 200
+
+
+def test_a_long_prompt_is_not_ended_in_the_pause_that_small_ones_may_take() -> None:
+    bench = Bench(mixed=False, unified=False)
+    running = [bench.ask(5) for _ in range(3)]
+    while not all(sequence.decoding for sequence in running):
+        bench.step()
+    bench.ask(140)
+    prompts = [any(len(work.tokens) > 1 for work in bench.step()) for _ in range(5)]
+    assert prompts == [True, False, True, False, False]
+
+
 @pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 64), (20, 16), (2, 16)])
 def test_a_piece_is_no_smaller_than_it_must_be(rate: float, piece: int) -> None:
     bench = Bench(prefill=rate)
