@@ -108,7 +108,8 @@ def test_brim_run_pulls_and_answers(hub: FakeHub, tmp_path: Path) -> None:
     environment = brim_environment(
         tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path), NO_PROXY="127.0.0.1", **settings
     )
-    command = [sys.executable, "-m", "server.cli", "run", f"hf:{NAME}", "Once", "--max-tokens", "4"]
+    options = ("--max-tokens", "4", "--temperature", "0")  # four tokens drawn at random may all be white space
+    command = [sys.executable, "-m", "server.cli", "run", f"hf:{NAME}", "Once", *options]
     for _ in range(2):  # the second time it is there
         done = subprocess.run(
             command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
