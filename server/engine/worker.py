@@ -210,7 +210,7 @@ class Worker:
             if steps:
                 self._worked_at = time.monotonic()
             if steps and (steps.deltas or steps.done):
-                self._channel.send(steps)
+                self._tell(steps)
             for refused in self._runner.take_refusals():
                 self._channel.send(refused)
             if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
@@ -218,6 +218,12 @@ class Worker:
                 self._cache.check()
         wait = max(2.0, (self._stop_at or 0.0) - time.monotonic())
         self._cache.lower.shut_down(wait)
+
+    def _tell(self, steps: Steps) -> None:
+        """Send what a step gave. It takes the longer since the server, which that wakes, may be given this core."""
+        begun = time.monotonic()
+        self._channel.send(steps)
+        self._runner.metrics.busy_seconds += time.monotonic() - begun
 
     def _step(self) -> Steps | None:
         try:
