@@ -1,6 +1,6 @@
 """brim beside its peers: the same model, the same work, in turns.
 
-python -m benchmarks.serving [--quick] [--only WORKLOAD ...]
+python -m benchmarks.serving [--repeats N] [--only WORKLOAD ...]
 
 Every server is started in turn for every repeat, another one first each time, so that slow minutes of the machine meet
 all of them. Figures are medians over the repeats. The result is the ratio to each peer: the median of the repeats' own

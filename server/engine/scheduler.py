@@ -159,7 +159,7 @@ class Scheduler:
         """Prompts, until generations have stood still for as long as they may; then these. Either where it is alone."""
         width = sum(sequence.decoding for sequence in self.running)
         prompts = width < len(self.running)
-        small = self._small_prompt()
+        small = self._small_prompt() if prompts else 0
         patient = self._stalled == 0.0 or self._patience(width) - self._stalled >= self._efficient_seconds
         if prompts and (small or patient):
             works = list(self._prefills(width, least=small))
