@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from server.engine.constraint import ConstraintError
+from server.engine.cores import roam
 from server.engine.messages import TokenLogprob
 from server.engine.sampler import log_probabilities
 from server.engine.sequence import Choice
@@ -30,7 +31,7 @@ class Chooser:
 
     def __init__(self, vocab: Vocab, threads: int) -> None:
         self._vocab = vocab
-        self._threads = ThreadPoolExecutor(threads, "sampler") if threads > 1 else None
+        self._threads = ThreadPoolExecutor(threads, "sampler", roam) if threads > 1 else None
 
     def choose(self, works: list[Work], rows: Logits) -> list[Choice]:
         """The tokens that a batch's logits give each of its works.

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: physical ones, within its CPU set and its cgroup's quota."""
+"""Which CPUs this process may use, and how many cores they are: physical ones, within CPU set and cgroup's quota."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import psutil
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+_CPU_SET = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def cpu_set() -> tuple[int, ...]:
+    """The CPUs that this process was given at its start; empty where the system does not tell."""
+    return _CPU_SET
+
+
+def roam() -> None:
+    """Let the calling thread run on all of them. A thread inherits the CPU that the one which starts it is bound to."""
+    if _CPU_SET:
+        os.sched_setaffinity(0, _CPU_SET)
 
 
 def usable_cores() -> int:
@@ -31,10 +43,9 @@ def cpu_name() -> str:
 
 
 def _physical_in_cpu_set() -> int:
-    if not hasattr(os, "sched_getaffinity"):
+    if not _CPU_SET:
         return psutil.cpu_count(logical=False) or 1
-    cpus = os.sched_getaffinity(0)
-    siblings = {_read(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
+    siblings = {_read(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in _CPU_SET}
     return len(siblings)
 
 

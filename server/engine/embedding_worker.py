@@ -74,7 +74,7 @@ class EmbeddingWorker:
             batch=spec.placement.n_batch,
             ubatch=spec.placement.n_ubatch,
         )
-        context = Context(self.model, spec, shape)
+        self._context = context = Context(self.model, spec, shape)
         threads = spec.threads or usable_cores()
         context.set_threads(threads, threads)
         self._embedder = Embedder(context)
@@ -84,6 +84,7 @@ class EmbeddingWorker:
 
     def run(self) -> None:
         """Serve until told to stop and all that waits is done, or its time is over."""
+        self._context.bind_threads()  # no sooner: those that this one has started are not for one CPU
         while not self._over():
             self._take_orders()
             self._embed(self._next_batch())

@@ -198,6 +198,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop and all that runs has ended, or its time is over."""
+        self._context.bind_threads()  # no sooner: those that this one has started are not for one CPU
         checked = 0
         while not self._over():
             self._take_orders()

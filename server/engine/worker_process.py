@@ -12,9 +12,8 @@ from typing import Self
 LOG_LINES_KEPT = 40
 THREADING = {"GOMP_SPINCOUNT": "30000"}
 """How long llama.cpp's threads spin for each other before they sleep, at each of the hundreds of barriers of a step:
-some 2 ms, longer than the short work that the server and its client do beside them. OpenMP's own default is ten times
-that; it gains 2 % on an idle machine, and where another program takes a core steps take 6 times as long. A third of
-this (0.6 ms) loses 7 % on an idle machine to threads that sleep and wake."""
+0.6 to 2 ms by processor, longer than the short work that the server and its client do beside them. OpenMP's own default
+is ten times that, and where other programs take all cores steps take half as long again."""
 
 
 class WorkerProcess:

@@ -12,7 +12,9 @@ import llama_cpp.llama_cpp as ll
 import numpy as np
 import numpy.typing as npt
 
+from server.engine.cores import cpu_set
 from server.engine.llama.backend import load_error
+from server.engine.llama.threads import BoundThreads, can_bind
 from server.engine.spare_memory import SHARE, SpareMemory
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Context:
         self._n_vocab = model.vocab.size
         self._batch = _Batch(shape.batch)
         self._threads = (params.n_threads, params.n_threads_batch)
+        self._on_cpu = spec.placement.n_gpu_layers <= model.n_layers or bool(spec.placement.tensor_overrides)
+        self._bound: BoundThreads | None = None
         self.spare_memory = SpareMemory(spec.cache_ram // SHARE)
         self._logits_at = (0, 0)
         self._logits: Logits = np.empty((0, self._n_vocab), np.float32)
@@ -249,6 +253,16 @@ class Context:
         self._threads = (decode, batch)
         ll.llama_set_n_threads(self.pointer, decode, batch)
 
+    def bind_threads(self) -> None:
+        """Bind them to a CPU each where there is one for every CPU of this process, and some of the model for them.
+
+        The thread that decodes is one of them, and those that it starts later inherit its CPU; see `cores.roam`.
+        """
+        cpus = cpu_set()
+        if self._on_cpu and max(self._threads) == len(cpus) > 1 and can_bind(cpus):
+            self._bound = BoundThreads(cpus)
+            self._bound.attach(self.pointer)
+
     def _use_threads(self, *, generating: bool) -> None:
         decode, prompts = self._threads
         if decode != prompts:  # llama.cpp takes everything but a single token for a prompt
@@ -257,6 +271,8 @@ class Context:
     def close(self) -> None:
         """Free the context."""
         ll.llama_free(self.pointer)
+        if self._bound:
+            self._bound.close()
 
 
 class _Batch:
