@@ -25,7 +25,7 @@ from server.api.rate_limit import RateLimit
 from server.api.reference import document
 from server.api.request_log import HEADER as REQUEST_ID
 from server.api.request_log import RequestLog
-from server.api.streaming import ClientGoneError
+from server.api.streaming import ClientGoneError, PartsGoStraight
 from server.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
     )
     app.add_middleware(metrics.HttpMetrics, registry=app.state.registry)
     app.add_middleware(RequestLog)
+    app.add_middleware(PartsGoStraight)
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

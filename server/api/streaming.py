@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from server.errors import RequestError
 
@@ -24,6 +24,9 @@ T = TypeVar("T")
 DONE_EVENT = b"data: [DONE]\n\n"
 
 SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
+
+_PARTS = "brim.send_parts"
+"""Where a request's scope has what the parts of a stream are sent with."""
 
 _HEADERS = [
     (b"cache-control", b"no-cache"),
@@ -52,6 +55,22 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await _cancel(working, listening)
 
 
+class PartsGoStraight:
+    """ASGI middleware, the outermost: lets the parts of a stream pass by all the others.
+
+    Those look at how a response starts, and at nothing of what follows; but for each part, so for each token, all of
+    them would be called.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        scope[_PARTS] = send
+        await self._app(scope, receive, send)
+
+
 class EventStream(Response):
     """Sends events as they come and closes their generator at once when the client disconnects or the response ends."""
 
@@ -63,7 +82,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client stays for."""
-        sending = asyncio.ensure_future(self._send_all(send))
+        sending = asyncio.ensure_future(self._send_all(send, scope[_PARTS]))
         listening = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,13 +92,13 @@ class EventStream(Response):
             await _cancel(sending, listening)
             await self._events.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, send_part: Send) -> None:
         headers = [(b"content-type", self.media_type.encode()), *_HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self._first, "more_body": True})
+        await send_part({"type": "http.response.body", "body": self._first, "more_body": True})
         async for event in self._events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send_part({"type": "http.response.body", "body": event, "more_body": True})
+        await send_part({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def stream_events(

@@ -11,25 +11,24 @@ import contextlib
 import socket
 import struct
 import threading
-from collections import deque
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from server.engine.messages import decode_from_worker, decode_to_worker, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from server.engine.messages import FromWorker, ToWorker
 
 MOST_UNSENT = 256 << 20
 """Bytes that may wait for a worker that does not read."""
-MOST_UNREAD = 1000
-"""Messages that are taken in ahead of their reader."""
 _LENGTH = struct.Struct("<I")
 _KERNEL_BUFFER = 1 << 20
 """Bytes that a worker may be ahead of the server's event loop before it has to wait."""
 
 
 class WorkerGoneError(Exception):
-    """The worker has ended, and all that it had to say has been read."""
+    """The worker has ended and takes no messages."""
 
 
 class ChannelFullError(Exception):
@@ -43,31 +42,36 @@ class ServerEnd:
 
     Attributes:
         worker_sockets: for requests and results, to be inherited by the worker and closed here once it runs.
+        over: set once the worker has ended, and all that it had to say has been passed on.
     """
 
     def __init__(
         self,
         requests: asyncio.WriteTransport,
         results: asyncio.BaseTransport,
-        inbox: _Inbox,
+        over: asyncio.Event,
         worker_sockets: tuple[socket.socket, socket.socket],
     ) -> None:
         self._requests = requests
         self._results = results
-        self._inbox = inbox
+        self.over = over
         self.worker_sockets = worker_sockets
 
     @classmethod
-    async def open(cls) -> Self:
-        """Make both ends."""
+    async def open(cls, listener: Callable[[FromWorker], None]) -> Self:
+        """Make both ends.
+
+        Args:
+            listener: called with each of the worker's messages as it comes. It does not wait, and raises nothing.
+        """
         own_requests, requests = socket.socketpair()
         own_results, results = socket.socketpair()
         for end in (own_requests, results):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
         loop = asyncio.get_running_loop()
         sending, _ = await loop.create_unix_connection(asyncio.Protocol, sock=own_requests)
-        receiving, inbox = await loop.create_unix_connection(_Inbox, sock=own_results)
-        return cls(sending, receiving, inbox, (requests, results))
+        receiving, inbox = await loop.create_unix_connection(lambda: _Inbox(listener), sock=own_results)
+        return cls(sending, receiving, inbox.over, (requests, results))
 
     def send(self, message: ToWorker) -> None:
         """Send a message, in the background where the worker is busy.
@@ -84,10 +88,6 @@ class ServerEnd:
             raise ChannelFullError
         self._requests.write(_LENGTH.pack(len(data)) + data)
 
-    async def receive(self) -> FromWorker:
-        """The worker's next message. Raises WorkerGoneError after the last."""
-        return await self._inbox.get()
-
     def close_worker_sockets(self) -> None:
         """Close the worker's sockets here, so that they close with the worker."""
         for end in self.worker_sockets:
@@ -101,18 +101,12 @@ class ServerEnd:
 
 
 class _Inbox(asyncio.Protocol):
-    """Messages as they come, for one reader. One of asyncio's own streams would be awaited twice for each."""
+    """Cuts what comes into messages, and passes each on by a plain call: a task to wake would cost as much again."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Callable[[FromWorker], None]) -> None:
+        self._listener = listener
         self._data = bytearray()
-        self._messages: deque[FromWorker] = deque()
-        self._over = False
-        self._paused = False
-        self._arrived = asyncio.Event()
-        self._transport: asyncio.ReadTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.ReadTransport", transport)
+        self.over = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -122,29 +116,12 @@ class _Inbox(asyncio.Protocol):
             end = begin + _LENGTH.unpack_from(self._data, at)[0]
             if end > len(self._data):
                 break
-            self._messages.append(decode_from_worker(self._data[begin:end]))
+            self._listener(decode_from_worker(self._data[begin:end]))
             at = end
         del self._data[:at]
-        if len(self._messages) > MOST_UNREAD and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-        self._arrived.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._over = True
-        self._arrived.set()
-
-    async def get(self) -> FromWorker:
-        while not self._messages:
-            if self._over:
-                raise WorkerGoneError
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = self._messages.popleft()
-        if self._paused and not self._messages and not self._over:
-            self._paused = False
-            self._transport.resume_reading()
-        return message
+        self.over.set()
 
 
 class WorkerEnd:

@@ -56,7 +56,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self._waiting: deque[Delta | Done | RequestError] = deque()
-        self._arrived = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: Delta | Done | RequestError) -> None:
         last = self._waiting[-1] if self._waiting else None
@@ -64,12 +64,13 @@ class _Stream:
             self._waiting[-1] = _merge(last, item)
         else:
             self._waiting.append(item)
-        self._arrived.set()
+        if self._reader and not self._reader.done():
+            self._reader.set_result(None)
 
     async def get(self) -> Delta | Done:
         while not self._waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         item = self._waiting.popleft()
         if isinstance(item, RequestError):
             raise item
@@ -100,17 +101,18 @@ class Engine:
         info: what the model turned out to be.
     """
 
-    def __init__(self, spec: LoadSpec, process: WorkerProcess, channel: ServerEnd) -> None:
+    def __init__(self, spec: LoadSpec, on_progress: Progress | None) -> None:
         self.spec = spec
         self.info: ModelInfo
-        self._process = process
-        self._channel = channel
+        self._on_progress = on_progress
+        self._loaded: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
+        self._process: WorkerProcess
+        self._channel: ServerEnd
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
-        self._delivery: asyncio.Task[None] | None = None
         self.died = asyncio.Event()
 
     @classmethod
@@ -124,42 +126,34 @@ class Engine:
         Raises:
             LoadError: the model could not be loaded, or its worker died while loading.
         """
-        channel = await ServerEnd.open()
+        engine = cls(spec, on_progress)
+        engine._channel = channel = await ServerEnd.open(engine._take)
         try:
-            process = await WorkerProcess.start(tuple(end.fileno() for end in channel.worker_sockets))
+            engine._process = await WorkerProcess.start(tuple(end.fileno() for end in channel.worker_sockets))
         except BaseException:
             channel.close()
             raise
         channel.close_worker_sockets()
-        engine = cls(spec, process, channel)
         try:
-            await engine._load(on_progress)
+            await engine._load()
         except BaseException:
             await engine.kill()
             raise
         return engine
 
-    async def _load(self, on_progress: Progress | None) -> None:
+    async def _load(self) -> None:
         self._channel.send(self.spec)
-        while True:
-            message = await self._receive_while_loading()
-            if isinstance(message, LoadProgress) and on_progress:
-                on_progress(message)
-            elif isinstance(message, LoadFailed):
-                raise LoadError(message.message, out_of_memory=message.out_of_memory)
-            elif isinstance(message, Ready):
-                self.info = message.info
-                break
-        self._delivery = asyncio.create_task(self._deliver())
-        self._watching = asyncio.create_task(self._watch())
-
-    async def _receive_while_loading(self) -> FromWorker:
+        ended = asyncio.ensure_future(self._channel.over.wait())
         try:
-            return await self._channel.receive()
-        except WorkerGoneError as error:
+            await asyncio.wait({self._loaded, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not self._loaded.done():
             await self._process.wait()
             message = f"{self.spec.name}: {self._process.cause_of_death}"
-            raise LoadError(message, out_of_memory=self._process.ran_out_of_memory) from error
+            raise LoadError(message, out_of_memory=self._process.ran_out_of_memory)
+        self.info = self._loaded.result()
+        self._watching = asyncio.create_task(self._watch())
 
     async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
         """Run a request; its id is chosen here. Yields deltas and at last one `Done`. Closing the generator cancels it.
@@ -279,9 +273,9 @@ class Engine:
             self._channel.close()
 
     async def _hear_it_out(self) -> None:
-        """Deliver what the worker said before its end."""
-        if self._delivery:
-            await asyncio.wait({self._delivery}, timeout=LAST_WORDS)
+        """Wait for what the worker said before its end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._channel.over.wait(), LAST_WORDS)
 
     def _send(self, message: ToWorker) -> None:
         try:
@@ -307,26 +301,27 @@ class Engine:
         finally:
             del self._answers[number]
 
-    async def _deliver(self) -> None:
-        """Pass on what the worker says, until it has ended and all has been read."""
-        while True:
-            try:
-                message = await self._channel.receive()
-            except WorkerGoneError:
-                return
-            match message:
-                case Steps(deltas, done):
-                    for item in itertools.chain(deltas, done):
-                        if stream := self._streams.get(item.id):
-                            stream.put(item)
-                case Refused():
-                    self._fail(message.id, _as_error(message))
-                case Tokens() | Text() | Embeddings() | Stats():
-                    answer = self._answers.get(message.id)
-                    if answer and not answer.done():
-                        answer.set_result(message)
-                case _:
-                    pass
+    def _take(self, message: FromWorker) -> None:
+        """Pass on what the worker says to whom it is for."""
+        match message:
+            case Steps(deltas, done):
+                for item in itertools.chain(deltas, done):
+                    if stream := self._streams.get(item.id):
+                        stream.put(item)
+            case Refused():
+                self._fail(message.id, _as_error(message))
+            case Tokens() | Text() | Embeddings() | Stats():
+                answer = self._answers.get(message.id)
+                if answer and not answer.done():
+                    answer.set_result(message)
+            case LoadProgress():
+                if self._on_progress:
+                    self._on_progress(message)
+            case LoadFailed(text, out_of_memory):
+                if not self._stopping:
+                    self._loaded.set_exception(LoadError(text, out_of_memory=out_of_memory))
+            case Ready(info):
+                self._loaded.set_result(info)
 
     def _fail(self, number: int, error: RequestError) -> None:
         if stream := self._streams.get(number):

@@ -158,7 +158,7 @@ async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[b
                     yield chunks.progress(item.progress)
                     continue
                 index = number * n + item.index
-                delta = structs.replace(item, index=index)
+                delta = structs.replace(item, index=index) if number else item
                 if job := unbegun.pop(index, None):
                     delta = structs.replace(
                         delta, text=job.echo + delta.text, prompt_logprobs=[*job.first, *delta.prompt_logprobs]
