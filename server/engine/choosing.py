@@ -81,7 +81,7 @@ class Chooser:
     def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
         ask = sequence.request.ask
         if sequence.plain_greedy and ask.logprobs is None and ask.best_of <= ask.n:
-            return int(row.argmax())
+            return sequence.sampler.likeliest(row)
         raw = row.copy() if ask.logprobs is not None or ask.best_of > ask.n else row
         if sequence.budget and sequence.budget.forbidden is not None:
             row[sequence.budget.forbidden] = -np.inf

@@ -314,7 +314,7 @@ class Runner:
         decodes = sum(len(work.tokens) for work in works if work.sequence.decoding)
         prefill = sum(len(work.tokens) for work in works) - decodes
         if prefill == 0:
-            if self._cache.layout.unified or in_one_piece(_tokens_by_place(works)):
+            if len(works) == 1 or self._cache.layout.unified or in_one_piece(_tokens_by_place(works)):
                 self._scheduler.times.learn(decodes, seconds)
         elif prefill >= PREFILL_WORTH_MEASURING:
             beside = self._scheduler.times.seconds(decodes) if decodes and self._scheduler.times.known else 0.0

@@ -62,6 +62,7 @@ class Sampler:
         self._sampling = sampling
         self._generated: Counter[int] = Counter()
         self._recent = list(prompt[-sampling.repeat_last_n :]) if sampling.repeat_last_n else []
+        self._ruled_out = frozenset(banned)
         self._banned = np.array(banned, np.intp)
         self._bias_tokens = np.array(list(sampling.logit_bias), np.intp)
         self._bias = np.array(list(sampling.logit_bias.values()), np.float32)
@@ -69,12 +70,13 @@ class Sampler:
             sampling.presence_penalty or sampling.frequency_penalty or sampling.repeat_penalty != 1.0
         )
         self._random = np.random.default_rng(None if sampling.seed is None else (sampling.seed % 2**64, stream))
+        self.plain_greedy = sampling.temperature <= 0 and not self._penalises and not sampling.logit_bias
+        """Whether the likeliest token is chosen, with no logit to change before."""
 
-    @property
-    def plain_greedy(self) -> bool:
-        """Whether the likeliest token is chosen with nothing to adjust before."""
-        adjusts = self._penalises or self._bias.size or self._banned.size
-        return self._sampling.temperature <= 0 and not adjusts
+    def likeliest(self, row: Row) -> int:
+        """The next token where it is chosen as `plain_greedy` says: the likeliest that is not banned."""
+        token = int(row.argmax())
+        return self.choose(row) if token in self._ruled_out else token
 
     def choose(self, row: Row, mask: Mask | None = None) -> int:
         """The next token.

@@ -110,7 +110,7 @@ class Sequence:
 
     @property
     def plain_greedy(self) -> bool:
-        """Whether its next token is the likeliest, with nothing to adjust or to forbid before."""
+        """Whether its next token is the likeliest, with nothing to adjust before and no grammar or budget to obey."""
         return self.constraint is None and self.budget is None and self.sampler.plain_greedy
 
     @property

@@ -242,8 +242,11 @@ class Worker:
     def _take_orders(self) -> None:
         """Carry out what has been ordered; wait for orders where there is nothing to decode."""
         while True:
+            patience = self._patience()
+            if not patience and self._orders.empty():
+                return
             try:
-                order = self._orders.get(timeout=self._patience()) if self._patience() else self._orders.get_nowait()
+                order = self._orders.get(timeout=patience)
             except queue.Empty:
                 self._use_leisure()
                 return

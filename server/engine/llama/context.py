@@ -89,7 +89,7 @@ class Context:
         self._on_cpu = spec.placement.n_gpu_layers <= model.n_layers or bool(spec.placement.tensor_overrides)
         self._bound: BoundThreads | None = None
         self.spare_memory = SpareMemory(spec.cache_ram // SHARE)
-        self._logits_at = (0, 0)
+        self._logits_at: tuple[int | None, int] = (None, 0)
         self._logits: Logits = np.empty((0, self._n_vocab), np.float32)
 
     def _apply_adapters(self, spec: LoadSpec) -> None:
@@ -106,10 +106,10 @@ class Context:
 
     def decode(
         self,
-        tokens: Sequence[int] | npt.NDArray[np.int32],
-        positions: Sequence[int] | npt.NDArray[np.int32],
-        sequences: Sequence[int] | npt.NDArray[np.int32],
-        outputs: Sequence[int] | npt.NDArray[np.int32],
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[int],
         *,
         generating: bool = False,
     ) -> bool:
@@ -131,8 +131,10 @@ class Context:
         batch.tokens[:n] = tokens
         batch.positions[:n] = positions
         batch.sequences[:n] = sequences
-        batch.outputs[:n] = 0
-        batch.outputs[outputs] = 1
+        wanted = [0] * n
+        for output in outputs:
+            wanted[output] = 1
+        batch.outputs[:n] = wanted
         batch.struct.n_tokens = n
         self._use_threads(generating=generating and n <= GENERATED_TOGETHER)
         status = ll.llama_decode(self.pointer, batch.struct)
@@ -159,8 +161,8 @@ class Context:
         n = len(embeddings)
         embeddings, positions = np.ascontiguousarray(embeddings), np.ascontiguousarray(positions)
         batch = self._batch
-        batch.sequences[:n] = sequence
-        batch.outputs[:n] = 0
+        batch.sequences[:n] = [sequence] * n
+        batch.outputs[:n] = [0] * n
         struct = batch.of_embeddings(embeddings, positions)
         self._use_threads(generating=False)
         if not causal:
@@ -174,11 +176,10 @@ class Context:
 
     def logits(self, rows: int) -> Logits:
         """The last batch's logits where wanted: a writable view [rows, vocabulary], valid until the next decode."""
-        pointer = ctypes.cast(ll.llama_get_logits(self.pointer), ctypes.c_void_p)
-        place = pointer.value or 0, rows
+        place = _address_of_logits(self.pointer), rows
         if place != self._logits_at:  # it seldom moves, and NumPy's own way to it takes longer than the likeliest token
             self._logits_at = place
-            data = (ctypes.c_float * (rows * self._n_vocab)).from_address(place[0])
+            data = (ctypes.c_float * (rows * self._n_vocab)).from_address(place[0] or 0)
             self._logits = np.frombuffer(memoryview(data), np.float32).reshape(rows, self._n_vocab)
         return self._logits
 
@@ -275,24 +276,28 @@ class Context:
             self._bound.close()
 
 
+_address_of_logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("llama_get_logits", ll._lib))
+"""llama_get_logits, whose pointer llama_cpp would make an object of: that would take longer than the call."""
+
+
 class _Batch:
-    """A llama_batch over NumPy arrays, so that it is filled by slices and not token by token."""
+    """A llama_batch over arrays that slices fill: those of ctypes, which for a few tokens take half of NumPy's time."""
 
     def __init__(self, capacity: int) -> None:
-        self.tokens = np.zeros(capacity, np.int32)
-        self.positions = np.zeros(capacity, np.int32)
-        self.sequences = np.zeros(capacity, np.int32)
-        self.outputs = np.zeros(capacity, np.int8)
-        self._sequence_counts = np.ones(capacity, np.int32)
+        self.tokens = (ctypes.c_int32 * capacity)()
+        self.positions = (ctypes.c_int32 * capacity)()
+        self.sequences = (ctypes.c_int32 * capacity)()
+        self.outputs = (ctypes.c_int8 * capacity)()
+        self._sequence_counts = (ctypes.c_int32 * capacity)(*([1] * capacity))
         # llama.cpp wants a pointer per token to its list of sequences: here each list is one element of `sequences`
-        step = self.sequences.itemsize
-        self._sequence_lists = self.sequences.ctypes.data + step * np.arange(capacity, dtype=np.uintp)
+        first, step = ctypes.addressof(self.sequences), ctypes.sizeof(ctypes.c_int32)
+        self._sequence_lists = (ctypes.c_void_p * capacity)(*range(first, first + step * capacity, step))
         self.struct = ll.llama_batch(
-            token=_pointer(self.tokens, ctypes.c_int32),
-            pos=_pointer(self.positions, ctypes.c_int32),
-            n_seq_id=_pointer(self._sequence_counts, ctypes.c_int32),
-            seq_id=_pointer(self._sequence_lists, ctypes.POINTER(ctypes.c_int32)),
-            logits=_pointer(self.outputs, ctypes.c_int8),
+            token=_as(ctypes.c_int32, self.tokens),
+            pos=_as(ctypes.c_int32, self.positions),
+            n_seq_id=_as(ctypes.c_int32, self._sequence_counts),
+            seq_id=_as(ctypes.POINTER(ctypes.c_int32), self._sequence_lists),
+            logits=_as(ctypes.c_int8, self.outputs),
         )
 
     def of_embeddings(self, embeddings: npt.NDArray[np.float32], positions: npt.NDArray[np.int32]) -> ll.llama_batch:
@@ -305,6 +310,10 @@ class _Batch:
             seq_id=self.struct.seq_id,
             logits=self.struct.logits,
         )
+
+
+def _as(kind: type, array: ctypes.Array[Any]) -> Any:
+    return ctypes.cast(array, ctypes.POINTER(kind))
 
 
 def _pointer(array: npt.NDArray[Any], kind: type) -> Any:
