@@ -2,9 +2,9 @@
 
 python -m benchmarks.serving [--repeats N] [--only WORKLOAD ...]
 
-Every server is started in turn for every repeat, another one first each time, so that slow minutes of the machine meet
-all of them. Figures are medians over the repeats. The result is the ratio to each peer: the median of the repeats' own
-ratios, which a machine that grows faster or slower meanwhile leaves as they are.
+For each workload all servers are started, and then asked in turn, another one first each time: slow minutes of the
+machine meet all of them, and who is not asked is idle. Figures are medians over the turns. The result is the ratio to
+each peer: the median of the turns' own ratios, which stay the same where the machine grows faster or slower.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import statistics
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,8 @@ LONG = 512
 """Tokens of an answer where the demo model makes 64 in less than a tenth of a second."""
 
 SHARE = "own share of a step"
+WARMING_UP = 1_000_000
+"""The seed of prompts that do not count."""
 
 T = TypeVar("T")
 
@@ -52,6 +55,7 @@ class Case:
     Attributes:
         target: for each figure and peer, the ratio brim / peer to reach; "at least" for speeds, "at most" for times.
         servers: who takes part; context: tokens of one request.
+        turns: of each server in a repeat; the shorter they are, the more.
         own_share: the most of a step that may be brim's own work instead of llama.cpp's.
     """
 
@@ -61,14 +65,15 @@ class Case:
     servers: tuple[str, ...] = ("brim", *PEERS)
     model: str = "qwen0.5b"
     context: int = 2048
+    turns: int = 1
     own_share: float | None = None
 
 
 CASES = (
-    Case("one stream", workloads.single(), {("tokens per second", "llama-server"): 1.0}, own_share=0.02),
-    Case("2 streams", workloads.batch(2), {}),
-    Case("4 streams", workloads.batch(4), {}),
-    Case("8 streams", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}),
+    Case("one stream", workloads.single(), {("tokens per second", "llama-server"): 1.0}, turns=8, own_share=0.02),
+    Case("2 streams", workloads.batch(2), {}, turns=2),
+    Case("4 streams", workloads.batch(4), {}, turns=2),
+    Case("8 streams", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}, turns=2),
     Case("prompt of 2,000 tokens", workloads.long_prompt, {("TTFT", "llama-server"): 1.0}, context=2304),
     Case(
         "8 streams behind one prefix",
@@ -92,21 +97,27 @@ CASES = (
         },
         context=6144,
     ),
-    *(Case(f"{n} streams, 160m", workloads.batch(n), {}, model="160m") for n in (1, 2, 4, 8)),
-    Case("one stream, demo", workloads.single(LONG), {("tokens per second", "llama-server"): 1.0}, model="demo"),
-    Case("8 streams, demo", workloads.batch(8, LONG), {("tokens per second", "llama-server"): 1.1}, model="demo"),
+    *(Case(f"{n} streams, 160m", workloads.batch(n), {}, model="160m", turns=2) for n in (1, 2, 4, 8)),
+    Case(
+        "one stream, demo", workloads.single(LONG), {("tokens per second", "llama-server"): 1.0}, model="demo", turns=8
+    ),
+    Case(
+        "8 streams, demo", workloads.batch(8, LONG), {("tokens per second", "llama-server"): 1.1}, model="demo", turns=4
+    ),
     Case(
         "an edit, demo",
         workloads.edit,
         {("tokens per second", "brim without lookup"): 1.5},
         servers=("brim", "brim without lookup"),
         model="demo",
+        turns=2,
     ),
     Case(
         "one stream, lookup",
         workloads.single(),
         {("tokens per second", "brim without lookup"): 0.97},
         servers=("brim", "brim without lookup"),
+        turns=8,
     ),
 )
 HOW_FAR_TO_TRUST = """Medians over the turns that each server took; ratios are medians of the turns' own.
@@ -121,7 +132,7 @@ RESTART_CASE = Case(
 
 
 def main(
-    repeats: Annotated[int, typer.Option(help="How often each server takes its turn.")] = 3,
+    repeats: Annotated[int, typer.Option(help="How often each server takes its turns.")] = 3,
     only: Annotated[list[str] | None, typer.Option(help="Only workloads whose name contains this.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of every server.")] = usable_cores(),
 ) -> None:
@@ -154,37 +165,46 @@ class Measured:
 
 
 def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
-    def ask(name: str, repeat: int) -> Figures:
-        with workspace() as folder, running(name, _setup(case, threads, folder)) as server:
-            run = partial(_with_own_share, server, case.run) if name.startswith("brim") else case.run
-            return asyncio.run(_ask(server, run, seed=repeat))
+    with ExitStack() as running_meanwhile:
+        servers: dict[str, Server] = {}
+        for name in case.servers:
+            folder = running_meanwhile.enter_context(workspace())
+            servers[name] = running_meanwhile.enter_context(running(name, _setup(case, threads, folder)))
+        tokens_per_word = max(asyncio.run(_warm_up(server)) for server in servers.values())
 
-    return _in_turns(case, repeats, ask, console)
+        def ask(name: str, turn: int) -> Figures:
+            run = partial(_with_own_share, servers[name], case.run) if name.startswith("brim") else case.run
+            return asyncio.run(_ask(servers[name], run, turn, tokens_per_word))
+
+        return _in_turns(case, repeats * case.turns, ask, console)
 
 
 def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -> Measured:
-    def ask(name: str, repeat: int) -> Figures:
+    def ask(name: str, turn: int) -> Figures:
         with workspace() as folder:
             setup = _setup(case, threads, folder)
             with running(name, setup) as server:
-                histories = asyncio.run(_ask(server, workloads.before_restart, seed=repeat))
+                tokens_per_word = asyncio.run(_warm_up(server))
+                histories = asyncio.run(_ask(server, workloads.before_restart, turn, tokens_per_word))
             with running(name, setup) as server:
-                return asyncio.run(_ask(server, lambda c: workloads.after_restart(c, histories), seed=repeat))
+                asyncio.run(_warm_up(server))
+                resume = partial(workloads.after_restart, histories=histories)
+                return asyncio.run(_ask(server, resume, turn, tokens_per_word))
 
-    return _in_turns(case, repeats, ask, console)
+    return _in_turns(case, repeats * case.turns, ask, console)
 
 
-def _in_turns(case: Case, repeats: int, ask: Callable[[str, int], Figures], console: Console) -> Measured:
+def _in_turns(case: Case, turns: int, ask: Callable[[str, int], Figures], console: Console) -> Measured:
     samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
-    for repeat in range(repeats):
-        first = repeat % len(case.servers)
+    for turn in range(turns):
+        first = turn % len(case.servers)
         for name in (*case.servers[first:], *case.servers[:first]):
-            samples[name].append(ask(name, repeat))
+            samples[name].append(ask(name, turn))
             console.print(f"{case.name}: {name} {_rounded(samples[name][-1])}", highlight=False)
     ours, *peers = case.servers
     pairs = {peer: zip(samples[ours], samples[peer], strict=True) for peer in peers}
     return Measured(
-        repeats,
+        turns,
         {name: _medians(found) for name, found in samples.items()},
         {peer: _medians([_ratios(*pair) for pair in each]) for peer, each in pairs.items()},
     )
@@ -194,11 +214,21 @@ def _ratios(ours: Figures, theirs: Figures) -> Figures:
     return {figure: ours[figure] / value for figure, value in theirs.items() if figure != SHARE}
 
 
-async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], seed: int) -> T:
-    client = Client(server.url, model_name(server), seed)
+async def _warm_up(server: Server) -> float:
+    """Have a server read its weights; returns how many tokens a word has."""
+    client = Client(server.url, model_name(server), seed=WARMING_UP)
     try:
         await client.calibrate()
         await client.complete(client.text(20), 8)
+        return client.tokens_per_word
+    finally:
+        await client.close()
+
+
+async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], turn: int, tokens_per_word: float) -> T:
+    client = Client(server.url, model_name(server), seed=turn)
+    client.tokens_per_word = tokens_per_word
+    try:
         return await work(client)
     finally:
         await client.close()
