@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import statistics
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from benchmarks.workloads import Client, Figures, Workload
 from server.engine.cores import cpu_name, usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parents[1] / "build" / "bench-models"
@@ -56,6 +56,8 @@ class Case:
         target: for each figure and peer, the ratio brim / peer to reach; "at least" for speeds, "at most" for times.
         servers: who takes part; context: tokens of one request.
         turns: of each server in a repeat; the shorter they are, the more.
+        anew: start a server for each turn, and no other beside it: not all notice that a client has gone, and they
+            would go on computing in the others' turns.
         own_share: the most of a step that may be brim's own work instead of llama.cpp's.
     """
 
@@ -66,6 +68,7 @@ class Case:
     model: str = "qwen0.5b"
     context: int = 2048
     turns: int = 1
+    anew: bool = False
     own_share: float | None = None
 
 
@@ -96,6 +99,7 @@ CASES = (
             ("TTFT", "example server"): 1.5,
         },
         context=6144,
+        anew=True,
     ),
     *(Case(f"{n} streams, 160m", workloads.batch(n), {}, model="160m", turns=2) for n in (1, 2, 4, 8)),
     Case(
@@ -142,7 +146,7 @@ def main(
     """
     console = Console()
     wanted = [case for case in CASES if not only or any(word in case.name for word in only)]
-    rows = [(case, _measure(case, repeats, threads, console)) for case in wanted]
+    rows = [(case, (_measure_anew if case.anew else _measure)(case, repeats, threads, console)) for case in wanted]
     if not only or any(word in RESTART for word in only):
         rows.append((RESTART_CASE, _measure_restart(RESTART_CASE, repeats, threads, console)))
     table = _table(rows)
@@ -165,11 +169,8 @@ class Measured:
 
 
 def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
-    with ExitStack() as running_meanwhile:
-        servers: dict[str, Server] = {}
-        for name in case.servers:
-            folder = running_meanwhile.enter_context(workspace())
-            servers[name] = running_meanwhile.enter_context(running(name, _setup(case, threads, folder)))
+    with ExitStack() as meanwhile:
+        servers = {name: meanwhile.enter_context(_started(case, name, threads)) for name in case.servers}
         tokens_per_word = max(asyncio.run(_warm_up(server)) for server in servers.values())
 
         def ask(name: str, turn: int) -> Figures:
@@ -177,6 +178,20 @@ def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measur
             return asyncio.run(_ask(servers[name], run, turn, tokens_per_word))
 
         return _in_turns(case, repeats * case.turns, ask, console)
+
+
+def _measure_anew(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+    def ask(name: str, turn: int) -> Figures:
+        with _started(case, name, threads) as server:
+            return asyncio.run(_ask(server, case.run, turn, asyncio.run(_warm_up(server))))
+
+    return _in_turns(case, repeats * case.turns, ask, console)
+
+
+@contextmanager
+def _started(case: Case, name: str, threads: int) -> Generator[Server]:
+    with workspace() as folder, running(name, _setup(case, threads, folder)) as server:
+        yield server
 
 
 def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -> Measured:
