@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from server.engine.kv_cache import KvCache, NotNow
+from server.engine.proposals import Proposals, Proposer
 from server.engine.sequence import Request, Sequence, Work
-from server.engine.speculation import Experience, Kind, StepTimes, draft_length, grade
+from server.engine.speculation import StepTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,52 +36,6 @@ CELLS_KEPT_FOR_DECODING = 32
 
 class QueueFullError(Exception):
     """As many requests wait as may."""
-
-
-class Proposer(Protocol):
-    """Guesses what comes next, for the model to verify.
-
-    Attributes:
-        name: tells its successes from others'.
-    """
-
-    name: str
-
-    @property
-    def cost(self) -> float:
-        """Seconds that one guessed token takes, as measured."""
-        ...
-
-    def could(self, sequence: Sequence) -> bool:
-        """Whether there is any hope of a proposal; to be answered at once."""
-        ...
-
-    def grade(self, sequence: Sequence) -> int:
-        """How much agrees with what a proposal would go by."""
-        ...
-
-    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
-        """For each sequence up to so many tokens, or none."""
-        ...
-
-
-class PromptLookup:
-    """Proposes what followed the latest tokens before, from each sequence's own index."""
-
-    name = "lookup"
-    cost = 0.0
-
-    def could(self, sequence: Sequence) -> bool:
-        """Whether the sequence's latest tokens have occurred before."""
-        return sequence.lookup is not None and sequence.lookup.hit
-
-    def grade(self, sequence: Sequence) -> int:
-        """How long a piece before is the same as the sequence's end."""
-        return grade(sequence.lookup.agreeing) if sequence.lookup else 0
-
-    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
-        """For each sequence what followed before, up to so many tokens."""
-        return [sequence.lookup.propose(most) if sequence.lookup else [] for sequence, most in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +79,19 @@ class Scheduler:
         self.cache = cache
         self._encoder = encoder
         self.limits = limits
-        self._proposers = list(proposers) if cache.layout.truncatable else []
         self.times = StepTimes()
-        self._experience = Experience()
+        self._proposals = Proposals(
+            proposers if cache.layout.truncatable else (),
+            self.times,
+            batch=limits.batch,
+            buffers_apart=not cache.layout.unified,
+        )
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._claimed = 0
         self._stalled = 0.0  # seconds that prompts have taken since generations last had their turn
+        self._long_had_turn = False  # the latest piece of a prompt was of one that is not small
 
     def submit(self, request: Request) -> None:
         """Queue all choices of a request. Raises QueueFullError, and then none is queued."""
@@ -199,8 +159,7 @@ class Scheduler:
             self.cache.close(sequence.entry, keep=sequence.request.ask.cache_prompt)
             sequence.entry = None
         self._unpark(sequence)
-        for kind, acceptance in sequence.acceptance.items():
-            self._experience.learn(kind, acceptance)
+        self._proposals.learn(sequence)
 
     def preempt(self) -> bool:
         """Take the youngest running sequence off the device, to go on later. False where only one is left."""
@@ -256,37 +215,10 @@ class Scheduler:
     def _decodes(self) -> Iterator[Work]:
         """The next token of each generation, and proposals for those after it where they pay."""
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        for sequence, (drafts, kind) in self._draft(decoding).items():
+        for sequence, (drafts, kind) in self._proposals.for_all(decoding).items():
             if self._reserve(sequence, 1 + len(drafts)) and sequence.entry:
                 tokens = [sequence.tokens[-1], *drafts]
                 yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), kind)
-
-    def _draft(self, decoding: list[Sequence]) -> dict[Sequence, tuple[list[int], Kind | None]]:
-        """For each sequence what is proposed, by the first proposer that has something for it."""
-        found: dict[Sequence, tuple[list[int], Kind | None]] = {sequence: ([], None) for sequence in decoding}
-        width = len(decoding)
-        apart = width > 1 and not self.cache.layout.unified
-        for proposer in self._proposers:
-            wanted: list[tuple[Sequence, int]] = []
-            kinds: list[Kind] = []
-            for sequence, (drafts, _) in found.items():
-                if drafts or not sequence.speculates or not proposer.could(sequence):
-                    continue
-                kind = Kind(proposer.name, proposer.grade(sequence))
-                if kind not in sequence.acceptance:
-                    sequence.acceptance[kind] = self._experience.begin(kind)
-                acceptance = sequence.acceptance[kind]
-                room = min(sequence.limit - len(sequence.tokens) - 1, self.limits.batch - width)
-                most = min(room, draft_length(acceptance, self.times, width, proposer.cost, apart=apart))
-                if most > 0:
-                    wanted.append((sequence, most))
-                    kinds.append(kind)
-            proposed = proposer.propose(wanted) if wanted else []
-            for (sequence, _), kind, drafts in zip(wanted, kinds, proposed, strict=True):
-                if drafts:
-                    found[sequence] = (drafts, kind)
-                    width += len(drafts)
-        return found
 
     def _reserve(self, sequence: Sequence, cells: int) -> bool:
         """Make room for a sequence's tokens, if need be by preempting others. False where it was preempted itself."""
@@ -314,18 +246,30 @@ class Scheduler:
         weight = (len(self.running) - generations) / max(generations, 1)
         return max(self.limits.gap * max(weight, 1.0), 4 * self._plain(width))
 
+    def _prompts(self) -> list[Sequence]:
+        """The prompts to read, by priority and age; but after a piece of a long one, small ones go before the next."""
+        prompts = [sequence for sequence in self.running if not sequence.decoding]
+        if self._long_had_turn:
+            prompts.sort(key=lambda sequence: (-sequence.request.ask.priority, not self._is_small(sequence)))
+        return prompts
+
+    def _is_small(self, prompt: Sequence) -> bool:
+        """Whether all of it takes no longer than generations may be made to wait, and none of it has been read yet."""
+        if prompt.entry is None:
+            return False
+        begun = prompt.index == 0 and prompt.entry.ready > (prompt.request.cached_tokens or 0)
+        return not begun and self.cache.costs.prefill.seconds(prompt.pending) <= self.limits.gap
+
     def _small_prompt(self) -> int:
         """Tokens of the next prompt, if all of it may come before generations go on; otherwise 0.
 
         A step of few generations takes nearly as long as one of many: whoever comes in now shares all that follow.
         """
-        prompt = next((sequence for sequence in self.running if not sequence.decoding), None)
-        if prompt is None or prompt.entry is None:
+        prompt = next(iter(self._prompts()), None)
+        if prompt is None or not self._is_small(prompt):
             return 0
-        begun = prompt.index == 0 and prompt.entry.ready > (prompt.request.cached_tokens or 0)
         seconds = self.cache.costs.prefill.seconds(prompt.pending)
-        fits = seconds <= self.limits.gap and self._stalled + seconds <= self.limits.longest_gap
-        return prompt.pending if fits and not begun else 0
+        return prompt.pending if self._stalled + seconds <= self.limits.longest_gap else 0
 
     @property
     def _efficient_seconds(self) -> float:
@@ -346,7 +290,7 @@ class Scheduler:
         return min(max(tokens // unit, 1) * unit, limits.batch - width)
 
     def _prefills(self, width: int, least: int = 0) -> Iterator[Work]:
-        """Pieces of prompts, the oldest request's first, until the budget beside `width` decoded tokens is spent.
+        """Pieces of prompts, in the order of `_prompts`, until the budget beside `width` decoded tokens is spent.
 
         The budget is `least` tokens at least.
         Prompts with buffers of their own would be computed one after the other within a batch, too: there one is
@@ -355,10 +299,12 @@ class Scheduler:
         budget = max(self._prefill_budget(width), min(least, self.limits.batch - width))
         # a last piece may be a little longer, and where nobody waits by any number of tokens
         room = min(budget + budget // LONGER, self.limits.batch - width) if width else self.limits.batch
-        for sequence in list(self.running):
+        for sequence in self._prompts():
             if budget <= 0:
                 return
-            if not sequence.decoding and (work := self._prefill(sequence, budget, room)):
+            small = self._is_small(sequence)
+            if work := self._prefill(sequence, budget, room):
+                self._long_had_turn = not small
                 yield work
                 if not self.cache.layout.unified:
                     return

@@ -48,8 +48,9 @@ from server.engine.messages import (
 from server.engine.prediction import Predictions
 from server.engine.prefix_cache import Tier
 from server.engine.projector import Projector
+from server.engine.proposals import PromptLookup, Proposer
 from server.engine.runner import Runner
-from server.engine.scheduler import Limits, PromptLookup, Proposer, QueueFullError, Scheduler
+from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request
 from server.engine.tuning import Tuning, tune
 from server.errors import LoadError

@@ -177,6 +177,44 @@ def test_the_oldest_prompt_is_read_first_and_priority_goes_before_age() -> None:
     assert bench.step()[0].sequence is second
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_a_small_prompt_does_not_wait_for_all_of_a_long_one(mixed: bool) -> None:
+    bench = Bench(cells=32_000, mixed=mixed, unified=mixed)
+    bench.ask(5)
+    bench.step()
+    long = bench.ask(3000)
+    bench.step()
+    newcomer = bench.ask(40)
+    for _ in range(4):
+        bench.step()
+    assert newcomer.generated > 0
+    assert long.generated == 0
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_small_prompts_that_keep_coming_leave_every_other_turn_to_a_long_one(mixed: bool) -> None:
+    bench = Bench(cells=32_000, mixed=mixed, unified=mixed)
+    long, steps = bench.ask(3000), 0
+    bench.step()
+    while long.generated == 0:
+        newcomer = bench.ask(60, first=1000 + steps)
+        while newcomer.generated == 0:
+            bench.step()
+            steps += 1
+        bench.scheduler.finish(newcomer)
+    assert steps <= 2 * 3000 / 64
+
+
+def test_a_small_prompt_of_lower_priority_waits() -> None:
+    bench = Bench(cells=32_000, mixed=False, unified=False)
+    long = bench.ask(3000, priority=1)
+    bench.step()
+    newcomer = bench.ask(40)
+    while long.generated == 0:
+        bench.step()
+    assert newcomer.generated == 0
+
+
 def test_who_waits_for_a_prefix_does_not_hold_up_others() -> None:
     bench = Bench()
     reading, waiting, other = bench.ask(1000, first=1), bench.ask(1000, first=1), bench.ask(10)

@@ -14,10 +14,11 @@ from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
 from server.engine.prefix_cache import Tier
+from server.engine.proposals import PromptLookup
 from server.engine.request import Generate, Sampling
 from server.engine.runner import Runner
 from server.engine.sampler import Sampler
-from server.engine.scheduler import Limits, PromptLookup, QueueFullError, Scheduler
+from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request, Sequence
 from server.engine.spare_memory import SpareMemory
 from server.engine.speculation import Lookup

@@ -1,0 +1,107 @@
+"""Which tokens are proposed for which generations, and by whom, so that one step may give several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from server.engine.speculation import Experience, Kind, StepTimes, draft_length, grade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from server.engine.sequence import Sequence
+
+
+class Proposer(Protocol):
+    """Guesses what comes next, for the model to verify.
+
+    Attributes:
+        name: tells its successes from others'.
+    """
+
+    name: str
+
+    @property
+    def cost(self) -> float:
+        """Seconds that one guessed token takes, as measured."""
+        ...
+
+    def could(self, sequence: Sequence) -> bool:
+        """Whether there is any hope of a proposal; to be answered at once."""
+        ...
+
+    def grade(self, sequence: Sequence) -> int:
+        """How much agrees with what a proposal would go by."""
+        ...
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence up to so many tokens, or none."""
+        ...
+
+
+class PromptLookup:
+    """Proposes what followed the latest tokens before, from each sequence's own index."""
+
+    name = "lookup"
+    cost = 0.0
+
+    def could(self, sequence: Sequence) -> bool:
+        """Whether the sequence's latest tokens have occurred before."""
+        return sequence.lookup is not None and sequence.lookup.hit
+
+    def grade(self, sequence: Sequence) -> int:
+        """How long a piece before is the same as the sequence's end."""
+        return grade(sequence.lookup.agreeing) if sequence.lookup else 0
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence what followed before, up to so many tokens."""
+        return [sequence.lookup.propose(most) if sequence.lookup else [] for sequence, most in wanted]
+
+
+class Proposals:
+    """Asks proposers in their order, where what they propose is likely to pay.
+
+    Args:
+        times: how long steps take by their width.
+        batch: tokens of one step.
+        buffers_apart: whether each sequence has a buffer of its own: several proposals are then computed one by one.
+    """
+
+    def __init__(self, proposers: Iterable[Proposer], times: StepTimes, *, batch: int, buffers_apart: bool) -> None:
+        self._proposers = list(proposers)
+        self._times = times
+        self._batch = batch
+        self._buffers_apart = buffers_apart
+        self._experience = Experience()
+
+    def for_all(self, decoding: list[Sequence]) -> dict[Sequence, tuple[list[int], Kind | None]]:
+        """For each generation of the next step what is proposed, by the first proposer that has something for it."""
+        found: dict[Sequence, tuple[list[int], Kind | None]] = {sequence: ([], None) for sequence in decoding}
+        width = len(decoding)
+        apart = width > 1 and self._buffers_apart
+        for proposer in self._proposers:
+            wanted: list[tuple[Sequence, int]] = []
+            kinds: list[Kind] = []
+            for sequence, (drafts, _) in found.items():
+                if drafts or not sequence.speculates or not proposer.could(sequence):
+                    continue
+                kind = Kind(proposer.name, proposer.grade(sequence))
+                if kind not in sequence.acceptance:
+                    sequence.acceptance[kind] = self._experience.begin(kind)
+                acceptance = sequence.acceptance[kind]
+                room = min(sequence.limit - len(sequence.tokens) - 1, self._batch - width)
+                most = min(room, draft_length(acceptance, self._times, width, proposer.cost, apart=apart))
+                if most > 0:
+                    wanted.append((sequence, most))
+                    kinds.append(kind)
+            proposed = proposer.propose(wanted) if wanted else []
+            for (sequence, _), kind, drafts in zip(wanted, kinds, proposed, strict=True):
+                if drafts:
+                    found[sequence] = (drafts, kind)
+                    width += len(drafts)
+        return found
+
+    def learn(self, sequence: Sequence) -> None:
+        """Take in how a finished generation's proposals did: later ones begin with it."""
+        for kind, acceptance in sequence.acceptance.items():
+            self._experience.learn(kind, acceptance)
