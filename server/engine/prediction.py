@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING
 
-from server.engine.speculation import GRADES, NGRAM, grade
-
-if TYPE_CHECKING:
-    from server.engine.sequence import Sequence as Choice
+from server.engine.speculation import GRADES, NGRAM
 
 
 class Prediction:
@@ -55,22 +51,3 @@ class Prediction:
     def propose(self, most: int) -> list[int]:
         """Up to `most` tokens that may come next."""
         return self._tokens[self._at : self._at + most] if self.hit else []
-
-
-class Predictions:
-    """A proposer for the scheduler: each sequence's own prediction."""
-
-    name = "prediction"
-    cost = 0.0
-
-    def could(self, sequence: Choice) -> bool:
-        """Whether the sequence goes as predicted."""
-        return sequence.prediction is not None and sequence.prediction.hit
-
-    def grade(self, sequence: Choice) -> int:
-        """For how long the sequence has gone as predicted."""
-        return grade(sequence.prediction.agreeing) if sequence.prediction else 0
-
-    def propose(self, wanted: list[tuple[Choice, int]]) -> list[list[int]]:
-        """For each sequence what the prediction goes on with, up to so many tokens."""
-        return [sequence.prediction.propose(most) if sequence.prediction else [] for sequence, most in wanted]

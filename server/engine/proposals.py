@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from server.engine.speculation import Experience, Kind, StepTimes, draft_length, grade
@@ -39,23 +40,68 @@ class Proposer(Protocol):
         ...
 
 
-class PromptLookup:
-    """Proposes what followed the latest tokens before, from each sequence's own index."""
+class Source(Protocol):
+    """What a sequence has of its own to propose from."""
 
-    name = "lookup"
+    @property
+    def hit(self) -> bool:
+        """Whether there is something to propose."""
+        ...
+
+    @property
+    def agreeing(self) -> int:
+        """How many of the latest tokens agree with what it goes by."""
+        ...
+
+    def propose(self, most: int) -> list[int]:
+        """Up to `most` tokens that may come next."""
+        ...
+
+
+class OwnProposer(ABC):
+    """Proposes for each sequence what its own source gives, at no cost."""
+
+    name: str
     cost = 0.0
 
+    @abstractmethod
+    def source(self, sequence: Sequence) -> Source | None:
+        """What it proposes from, if the sequence has it."""
+
     def could(self, sequence: Sequence) -> bool:
-        """Whether the sequence's latest tokens have occurred before."""
-        return sequence.lookup is not None and sequence.lookup.hit
+        """Whether the sequence's source has something now."""
+        source = self.source(sequence)
+        return source is not None and source.hit
 
     def grade(self, sequence: Sequence) -> int:
-        """How long a piece before is the same as the sequence's end."""
-        return grade(sequence.lookup.agreeing) if sequence.lookup else 0
+        """How much agrees with what the source goes by."""
+        source = self.source(sequence)
+        return grade(source.agreeing) if source else 0
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
-        """For each sequence what followed before, up to so many tokens."""
-        return [sequence.lookup.propose(most) if sequence.lookup else [] for sequence, most in wanted]
+        """For each sequence what its source gives, up to so many tokens."""
+        sources = [(self.source(sequence), most) for sequence, most in wanted]
+        return [source.propose(most) if source else [] for source, most in sources]
+
+
+class PromptLookup(OwnProposer):
+    """Proposes what followed the latest tokens before."""
+
+    name = "lookup"
+
+    def source(self, sequence: Sequence) -> Source | None:
+        """The index of the sequence's own tokens."""
+        return sequence.lookup
+
+
+class Predictions(OwnProposer):
+    """Proposes what the request's prediction goes on with."""
+
+    name = "prediction"
+
+    def source(self, sequence: Sequence) -> Source | None:
+        """What the sequence is expected to be like."""
+        return sequence.prediction
 
 
 class Proposals:

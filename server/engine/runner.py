@@ -13,7 +13,7 @@ from server.engine.choosing import Chooser
 from server.engine.messages import Delta, Done, FinishReason, PromptProgress, Refused, Steps, Usage
 from server.engine.metrics import Metrics
 from server.engine.neighbours import in_one_piece
-from server.engine.prediction import Predictions
+from server.engine.proposals import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

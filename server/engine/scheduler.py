@@ -265,11 +265,11 @@ class Scheduler:
 
         A step of few generations takes nearly as long as one of many: whoever comes in now shares all that follow.
         """
-        prompt = next(iter(self._prompts()), None)
-        if prompt is None or not self._is_small(prompt):
+        prompts = self._prompts()
+        if not prompts or not self._is_small(prompts[0]):
             return 0
-        seconds = self.cache.costs.prefill.seconds(prompt.pending)
-        return prompt.pending if self._stalled + seconds <= self.limits.longest_gap else 0
+        pending = prompts[0].pending
+        return pending if self._stalled + self.cache.costs.prefill.seconds(pending) <= self.limits.longest_gap else 0
 
     @property
     def _efficient_seconds(self) -> float:

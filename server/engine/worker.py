@@ -45,10 +45,9 @@ from server.engine.messages import (
     Stats,
     Steps,
 )
-from server.engine.prediction import Predictions
 from server.engine.prefix_cache import Tier
 from server.engine.projector import Projector
-from server.engine.proposals import PromptLookup, Proposer
+from server.engine.proposals import Predictions, PromptLookup, Proposer
 from server.engine.runner import Runner
 from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request
