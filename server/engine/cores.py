@@ -42,6 +42,12 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def waited_for_cpus() -> float:
+    """Seconds that this process's threads have been ready to run while others had their CPUs; 0 where none tells."""
+    statistics = (_read(path) for path in Path("/proc/self/task").glob("*/schedstat"))
+    return sum(int(line.split()[1]) for line in statistics if line) / 1e9
+
+
 def _physical_in_cpu_set() -> int:
     if not _CPU_SET:
         return psutil.cpu_count(logical=False) or 1

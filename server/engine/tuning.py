@@ -1,7 +1,7 @@
-"""What a model costs on this machine: thread counts, the time of steps by width and the speed of prefill.
+"""What suits a model on this machine, and what it costs: threads, products, time of steps, speed of prefill.
 
 Measured once when a model is first loaded, in about a second for a small one, and remembered for model, placement and
-machine.
+machine, unless other programs took the CPUs meanwhile.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import xxhash
 
-from server.engine.cores import cpu_name, usable_cores
+from server.engine.cores import cpu_name, usable_cores, waited_for_cpus
 from server.engine.llama.context import GENERATED_TOGETHER
+from server.engine.llama.products import TILED_FROM
 
 if TYPE_CHECKING:
     from server.engine.llama.context import Context
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 PROMPT = 64
+_PLAIN_WIDTHS = (TILED_FROM, 12, 16, 24)
 _TRIES = 3
 _LONG = 0.5
 """Seconds after which a step is not tried again."""
@@ -32,6 +34,10 @@ _PATIENCE = 3.0
 """Seconds after which no further thread count is tried."""
 _SERVING = 0.0003
 """Seconds of a core that server and client take for each token that is generated."""
+_CLEARLY = 0.97
+"""The share of the usual time that something else must not exceed to be taken instead: a measurement is short."""
+_DISTURBED = 0.1
+"""Share of the time that threads may have waited for CPUs which other programs had."""
 
 log = logging.getLogger("brim.tuning")
 
@@ -41,26 +47,31 @@ class Tuning(msgspec.Struct, frozen=True):
 
     Attributes:
         threads: for generating. threads_batch: for prompts.
+        plain_up_to: the widest batch that plain products compute faster than tiled ones, 0 if none.
         step_seconds: duration of a decoding step by its number of tokens.
         prefill_rate: prompt tokens per second.
     """
 
     threads: int
     threads_batch: int
+    plain_up_to: int
     step_seconds: dict[int, float]
     prefill_rate: float
 
 
 def tune(context: Context, spec: LoadSpec) -> Tuning:
-    """Measure, or recall, what suits a context, and set its threads."""
+    """Measure, or recall, what suits a context, and set its threads and products."""
     cores = usable_cores()
     path = Path(spec.state_dir) / f"tuning-{_key(context, spec, cores)}.json" if spec.state_dir else None
     tuning = _recall(path) if path else None
     if tuning is None:
+        begun, waited = time.monotonic(), waited_for_cpus()
         tuning = _measure(context, spec, cores)
-        if path:
+        disturbed = waited_for_cpus() - waited > _DISTURBED * (time.monotonic() - begun)
+        if path and not disturbed:
             _remember(path, tuning)
     context.set_threads(tuning.threads, tuning.threads_batch)
+    context.set_plain(tuning.plain_up_to)
     return tuning
 
 
@@ -74,9 +85,11 @@ def _measure(context: Context, spec: LoadSpec, cores: int) -> Tuning:
     threads = _fastest(counts, context, (1, min(GENERATED_TOGETHER, prompt)), _SERVING)
     threads_batch = _fastest(counts, context, (prompt,))
     context.set_threads(threads, threads_batch)
+    plain_up_to = _widest_plain(context, prompt) if context.can_choose_products else 0
+    context.set_plain(plain_up_to)
     widths = [width for width in WIDTHS if width <= prompt]
     steps = {width: _shortest(context, width, generating=True) for width in widths}
-    return Tuning(threads, threads_batch, steps, prompt / _seconds(context, prompt))
+    return Tuning(threads, threads_batch, plain_up_to, steps, prompt / _seconds(context, prompt))
 
 
 def _fastest(counts: list[int], context: Context, widths: tuple[int, ...], beside: float = 0.0) -> int:
@@ -94,6 +107,26 @@ def _fastest(counts: list[int], context: Context, widths: tuple[int, ...], besid
         if time.monotonic() - begun > _PATIENCE:
             break
     return min(times, key=lambda count: times[count] * (1.0 if count == counts[0] else 1.05))
+
+
+def _widest_plain(context: Context, most: int) -> int:
+    """The widest batch of no more than `most` tokens up to which plain products are clearly faster."""
+    widest = 0
+    for width in _PLAIN_WIDTHS:
+        if width > most or not _faster_plain(context, width):
+            break
+        widest = width
+    return widest
+
+
+def _faster_plain(context: Context, width: int) -> bool:
+    plain: list[float] = []
+    tiled: list[float] = []
+    while len(plain) < _TRIES and sum(plain) < _LONG:
+        for times, plain_up_to in ((plain, width), (tiled, 0)):
+            context.set_plain(plain_up_to)
+            times.append(_seconds(context, width))
+    return min(plain) < _CLEARLY * min(tiled)
 
 
 def _shortest(context: Context, width: int, *, generating: bool = False) -> float:

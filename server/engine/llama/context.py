@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from server.engine.cores import cpu_set
 from server.engine.llama.backend import load_error
+from server.engine.llama.products import TILED_FROM, Products
 from server.engine.llama.threads import BoundThreads, can_bind
 from server.engine.spare_memory import SHARE, SpareMemory
 
@@ -88,6 +89,8 @@ class Context:
         self._threads = (params.n_threads, params.n_threads_batch)
         self._on_cpu = spec.placement.n_gpu_layers <= model.n_layers or bool(spec.placement.tensor_overrides)
         self._bound: BoundThreads | None = None
+        self._products = Products(pointer)
+        self._plain_up_to = 0
         self.spare_memory = SpareMemory(spec.cache_ram // SHARE)
         self._logits_at: tuple[int | None, int] = (None, 0)
         self._logits: Logits = np.empty((0, self._n_vocab), np.float32)
@@ -137,6 +140,7 @@ class Context:
         batch.outputs[:n] = wanted
         batch.struct.n_tokens = n
         self._use_threads(generating=generating and n <= GENERATED_TOGETHER)
+        self._products.use(plain=TILED_FROM <= n <= self._plain_up_to)
         status = ll.llama_decode(self.pointer, batch.struct)
         if status < 0:
             raise RuntimeError(f"llama_decode failed with status {status}")
@@ -165,6 +169,7 @@ class Context:
         batch.outputs[:n] = [0] * n
         struct = batch.of_embeddings(embeddings, positions)
         self._use_threads(generating=False)
+        self._products.use(plain=TILED_FROM <= n <= self._plain_up_to)
         if not causal:
             ll.llama_set_causal_attn(self.pointer, False)
         status = ll.llama_decode(self.pointer, struct)
@@ -253,6 +258,15 @@ class Context:
         """CPU threads for generating, and for prompts."""
         self._threads = (decode, batch)
         ll.llama_set_n_threads(self.pointer, decode, batch)
+
+    @property
+    def can_choose_products(self) -> bool:
+        """Whether `set_plain` has an effect: where some of the model is computed by the CPU."""
+        return self._on_cpu and self._products.can_choose
+
+    def set_plain(self, widest: int) -> None:
+        """Up to which width batches are computed by the plain products where llama.cpp would take tiled ones."""
+        self._plain_up_to = widest
 
     def bind_threads(self) -> None:
         """Bind them to a CPU each where there is one for every CPU of this process, and some of the model for them.
