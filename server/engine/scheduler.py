@@ -49,20 +49,22 @@ class Limits:
         longest_gap: seconds that it may take where many prompts wait, or several that take no longer than `gap` each.
         efficient_gap: seconds that it may take for an efficient piece of a prompt.
         solo_gap: seconds that a step may take while no generation runs.
-        smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it. efficient_chunk: tokens from
-            which on a larger piece is computed no faster, and multiples of it.
+        smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it up to `efficient_chunk`.
+        efficient_chunk: tokens from which on a larger piece is computed hardly faster. chunk_unit: larger pieces have
+            multiples of it.
         mixed: whether one batch may hold both generations and prompts.
     """
 
     parallel: int
     queue: int
     batch: int
-    gap: float = 0.4
+    gap: float = 0.5
     longest_gap: float = 1.2
     efficient_gap: float = 2.4
     solo_gap: float = 4.0
     smallest_chunk: int = 16
     efficient_chunk: int = 64
+    chunk_unit: int = 64
     mixed: bool = True
 
 
@@ -286,7 +288,7 @@ class Scheduler:
             seconds = min(self._patience(width) - self._stalled, max(limits.longest_gap, 4 * plain)) - plain
         seconds = max(seconds, self._efficient_seconds)
         tokens = round(seconds * rate)
-        unit = limits.efficient_chunk if tokens >= limits.efficient_chunk else limits.smallest_chunk
+        unit = limits.chunk_unit if tokens >= limits.efficient_chunk else limits.smallest_chunk
         return min(max(tokens // unit, 1) * unit, limits.batch - width)
 
     def _prefills(self, width: int, least: int = 0) -> Iterator[Work]:

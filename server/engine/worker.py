@@ -138,6 +138,7 @@ class Worker:
             queue=spec.queue_limit,
             batch=shape.batch,
             efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
+            chunk_unit=FLASH_PIECE if shape.flash else PLAIN_PIECE // 2,
             mixed=spec.placement.n_gpu_layers > 0,
         )
         proposers = self._proposers(context_length, tuning)

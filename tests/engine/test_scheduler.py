@@ -74,7 +74,7 @@ def test_a_long_prompt_comes_in_pieces_beside_running_generations() -> None:
         works = bench.step()
         assert {work.sequence for work in works} == {*running, newcomer}
         piece = next(work for work in works if work.sequence is newcomer)
-        assert len(piece.tokens) <= 0.4 * 200, "the step lasts longer than it may"
+        assert len(piece.tokens) <= 0.5 * 200, "the step lasts longer than it may"
         assert len(piece.tokens) >= 16
 
 
@@ -87,7 +87,7 @@ def test_where_batches_are_not_mixed_prompts_and_generations_take_turns() -> Non
     for works, then in pairwise(steps):
         kinds = {work.sequence is newcomer for work in works}, {work.sequence is newcomer for work in then}
         assert kinds in (({True}, {False}), ({False}, {True}))
-    assert all(len(works[0].tokens) <= 0.4 * 200 for works in steps if works[0].sequence is newcomer)
+    assert all(len(works[0].tokens) <= 0.5 * 200 for works in steps if works[0].sequence is newcomer)
     assert all({work.sequence for work in works} == set(running) for works in steps if len(works) > 1)
 
 
@@ -103,7 +103,7 @@ def test_many_prompts_go_before_few_generations_as_long_as_these_may_wait() -> N
     narrow = prompts.count(False) - 1
     assert narrow < 7, "each prompt was followed by a step of the few generations there were"
     stalls = [len(list(run)) for is_prompt, run in groupby(prompts[1:]) if is_prompt]
-    assert max(stalls) * 60 / 200 <= 0.4 * 7
+    assert max(stalls) * 60 / 200 <= 0.5 * 7
 
 
 def test_small_prompts_come_one_after_another_before_the_generations_that_they_join() -> None:
