@@ -6,6 +6,7 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +20,15 @@ def address(state: np.ndarray) -> int:
     return state.ctypes.data
 
 
-def test_the_next_state_takes_the_memory_of_one_that_is_over() -> None:
-    spare = SpareMemory(1 << 20)
-    state = spare.take(1000)
+@pytest.mark.parametrize("size", [1000, 8 << 20])
+def test_the_next_state_takes_the_memory_of_one_that_is_over(size: int) -> None:
+    spare = SpareMemory(1 << 25)
+    state = spare.take(size)
+    state[:] = 5
+    assert size <= memory_of(state) <= size * 9 // 8
     block = address(state)
     del state
-    assert address(spare.take(1050)) == block, "a conversation's next state is a little longer"
+    assert address(spare.take(size * 21 // 20)) == block, "a conversation's next state is a little longer"
 
 
 def test_what_is_much_too_large_is_left_to_others() -> None:
