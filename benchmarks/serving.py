@@ -41,7 +41,10 @@ PEERS = ("llama-server", "example server")
 LONG = 512
 """Tokens of an answer where the demo model makes 64 in less than a tenth of a second."""
 
+PYTHON = "Python's share of a step"
 SHARE = "own share of a step"
+SHARES = (PYTHON, SHARE)
+"""What the decoding thread computes outside llama.cpp, and that with the time in which others have its core."""
 WARMING_UP = 1_000_000
 """The seed of prompts that do not count."""
 
@@ -58,7 +61,7 @@ class Case:
         turns: of each server in a repeat; the shorter they are, the more.
         anew: start a server for each turn, and no other beside it: not all notice that a client has gone, and they
             would go on computing in the others' turns.
-        own_share: the most of a step that may be brim's own work instead of llama.cpp's.
+        python_share: the most of a step that may be Python's instead of llama.cpp's.
     """
 
     name: str
@@ -69,11 +72,11 @@ class Case:
     context: int = 2048
     turns: int = 1
     anew: bool = False
-    own_share: float | None = None
+    python_share: float | None = None
 
 
 CASES = (
-    Case("one stream", workloads.single(), {("tokens per second", "llama-server"): 1.0}, turns=8, own_share=0.02),
+    Case("one stream", workloads.single(), {("tokens per second", "llama-server"): 1.0}, turns=8, python_share=0.02),
     Case("2 streams", workloads.batch(2), {}, turns=2),
     Case("4 streams", workloads.batch(4), {}, turns=2),
     Case("8 streams", workloads.batch(8), {("tokens per second", "llama-server"): 1.1}, turns=2),
@@ -174,7 +177,7 @@ def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measur
         tokens_per_word = max(asyncio.run(_warm_up(server)) for server in servers.values())
 
         def ask(name: str, turn: int) -> Figures:
-            run = partial(_with_own_share, servers[name], case.run) if name.startswith("brim") else case.run
+            run = partial(_with_shares, servers[name], case.run) if name.startswith("brim") else case.run
             return asyncio.run(_ask(servers[name], run, turn, tokens_per_word))
 
         return _in_turns(case, repeats * case.turns, ask, console)
@@ -226,7 +229,7 @@ def _in_turns(case: Case, turns: int, ask: Callable[[str, int], Figures], consol
 
 
 def _ratios(ours: Figures, theirs: Figures) -> Figures:
-    return {figure: ours[figure] / value for figure, value in theirs.items() if figure != SHARE}
+    return {figure: ours[figure] / value for figure, value in theirs.items() if figure not in SHARES}
 
 
 async def _warm_up(server: Server) -> float:
@@ -249,24 +252,23 @@ async def _ask(server: Server, work: Callable[[Client], Awaitable[T]], turn: int
         await client.close()
 
 
-async def _with_own_share(server: Server, work: Workload, client: Client) -> Figures:
-    """A workload's figures, and what share of brim's steps was its own and not llama.cpp's."""
-    busy_before, device_before = await _step_seconds(server)
+async def _with_shares(server: Server, work: Workload, client: Client) -> Figures:
+    """A workload's figures, and what share of brim's steps was not llama.cpp's."""
+    before = await _step_seconds(server)
     figures = await work(client)
-    busy, device = await _step_seconds(server)
-    return figures | {SHARE: 1 - (device - device_before) / (busy - busy_before)}
+    busy, device, own_cpu = (now - then for now, then in zip(await _step_seconds(server), before, strict=True))
+    return figures | {PYTHON: own_cpu / busy, SHARE: 1 - device / busy}
 
 
-async def _step_seconds(server: Server) -> tuple[float, float]:
-    """What brim's steps have taken, and what of it llama.cpp."""
+async def _step_seconds(server: Server) -> list[float]:
+    """What brim's steps have taken, what of it llama.cpp, and what the decoding thread has computed besides."""
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{server.url}/metrics")).text
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
-    busy, device = (
+    return [
         next(float(value) for name, value in values.items() if name.startswith(f"brim_{kind}_seconds_total"))
-        for kind in ("busy", "device")
-    )
-    return busy, device
+        for kind in ("busy", "device", "own_cpu")
+    ]
 
 
 def _setup(case: Case, threads: int, folder: Path) -> Setup:
@@ -309,7 +311,7 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
         ours, *others = case.servers
         for peer in others:
             for figure, value in measured.figures[ours].items():
-                if figure == SHARE:
+                if figure in SHARES:
                     continue
                 theirs = measured.figures[peer][figure]
                 ratio, target = measured.ratios[peer][figure], case.target.get((figure, peer))
@@ -329,11 +331,12 @@ def _lines(rows: list[tuple[Case, Measured]]) -> list[tuple[str, ...]]:
                         str(measured.turns),
                     )
                 )
-        share = measured.figures[ours].get(SHARE)
-        if share is not None and case.own_share is not None:
-            verdict = "reached" if share < case.own_share else "missed"
-            wanted = f"under {case.own_share:.0%}"
-            lines.append((case.name, SHARE, f"{share:.1%}", "", "", wanted, verdict, str(measured.turns)))
+        shares = measured.figures[ours]
+        if case.python_share is not None and PYTHON in shares:
+            share, wanted = shares[PYTHON], f"under {case.python_share:.0%}"
+            verdict = "reached" if share < case.python_share else "missed"
+            lines.append((case.name, PYTHON, f"{share:.1%}", "", "", wanted, verdict, str(measured.turns)))
+            lines.append((case.name, SHARE, f"{shares[SHARE]:.1%}", "", "", "", "", str(measured.turns)))
     return lines
 
 
@@ -361,7 +364,7 @@ def _plot(rows: list[tuple[Case, Measured]], path: Path) -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     import matplotlib.pyplot as plt
 
-    lines = [line for line in _lines(rows) if line[1] not in ("tokens per second", SHARE)]
+    lines = [line for line in _lines(rows) if line[1] not in ("tokens per second", *SHARES)]
     speeds = [line for line in _lines(rows) if line[1] == "tokens per second"]
     figure, panes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
     for pane, part, title in zip(

@@ -60,6 +60,8 @@ class Metrics:
     """Time inside steps, llama.cpp's part and ours."""
     device_seconds: float = 0.0
     """Time inside llama.cpp alone."""
+    own_cpu_seconds: float = 0.0
+    """What the decoding thread computed in steps outside llama.cpp, without the time in which others had its core."""
     ttft: Distribution = field(default_factory=_seconds)
     inter_token: Distribution = field(default_factory=_seconds)
     queue_time: Distribution = field(default_factory=_seconds)
@@ -83,6 +85,7 @@ class Metrics:
             "steps_total": self.steps,
             "busy_seconds_total": self.busy_seconds,
             "device_seconds_total": self.device_seconds,
+            "own_cpu_seconds_total": self.own_cpu_seconds,
         }
 
     def histograms(self) -> dict[str, Histogram]:

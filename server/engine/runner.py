@@ -117,12 +117,13 @@ class Runner:
 
     def step(self) -> Steps | None:
         """Compute one batch. None where there is nothing to compute now."""
-        begun = time.monotonic()
+        begun, own = time.monotonic(), -time.thread_time()
         works = self._scheduler.plan()
         if not works:
             return None
         before = time.monotonic()
         self._note_start(works, before)
+        own += time.thread_time()
         texts = [work for work in works if work.chunk is None]
         if not all(self._show(work, work.chunk) for work in works if work.chunk) or not self._compute(texts):
             if not self._scheduler.preempt():
@@ -130,11 +131,13 @@ class Runner:
             return Steps([])
         rows = self._context.logits(sum(work.outputs for work in texts)) if texts else NO_ROWS
         after = time.monotonic()
+        own -= time.thread_time()
         choices = self._chooser.choose(texts, rows)
         if len(texts) == len(works):
             self._learn(works, after - before)
         steps = self._tell(texts, choices, after)
         self._count(works, begun, after - before)
+        self.metrics.own_cpu_seconds += own + time.thread_time()
         return steps
 
     def _show(self, work: Work, chunk: Chunk) -> bool:

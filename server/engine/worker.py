@@ -223,9 +223,10 @@ class Worker:
 
     def _tell(self, steps: Steps) -> None:
         """Send what a step gave. It takes the longer since the server, which that wakes, may be given this core."""
-        begun = time.monotonic()
+        begun, computed = time.monotonic(), time.thread_time()
         self._channel.send(steps)
         self._runner.metrics.busy_seconds += time.monotonic() - begun
+        self._runner.metrics.own_cpu_seconds += time.thread_time() - computed
 
     def _step(self) -> Steps | None:
         try:
