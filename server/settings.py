@@ -133,6 +133,8 @@ class Settings(BaseSettings):
     """How long a request may take to arrive, and how long a client may leave its answer unread."""
     max_time: Duration = Field(default=math.inf, gt=0)
     """Longest that the answer to a request may take, its wait included; a request may ask for less."""
+    stream_interval: float = Field(default=0.03, ge=0, le=1)
+    """Seconds within which the tokens of a stream are sent together, a few at most; 0 sends each by itself."""
     rate_limit: RateSetting | None = None
     """How often each API key, or each address where there are no keys, may ask."""
     max_connections: int = Field(default=512, ge=1)

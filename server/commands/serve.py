@@ -73,6 +73,10 @@ def serve(
     max_time: Annotated[
         str | None, Option(metavar="DURATION", help="Longest that an answer may take: 10m; unbounded by default.")
     ] = None,
+    stream_interval: Annotated[
+        float | None,
+        Option(metavar="SECONDS", help="Tokens that come within it are sent together; 0.03 by default, 0 for none."),
+    ] = None,
     rate_limit: Annotated[
         str | None, Option(metavar="N/minute", help="Requests of each API key, or address; also second, hour, day.")
     ] = None,
@@ -118,6 +122,7 @@ def serve(
         "max_connections": max_connections,
         "max_body": max_body,
         "max_time": max_time,
+        "stream_interval": stream_interval,
         "rate_limit": rate_limit,
         "log_prompts": log_prompts,
         "log_json": log_json,

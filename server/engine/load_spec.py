@@ -53,6 +53,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     queue_limit: int = 256
     max_time: float = math.inf
     """Seconds that a request may take from its arrival on."""
+    stream_interval: float = 0.0
+    """Seconds within which tokens of a stream are sent together."""
     cache_ram: int = 0
     cache_disk: int = 0
     cache_dir: str = ""

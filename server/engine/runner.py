@@ -16,7 +16,7 @@ from server.engine.neighbours import in_one_piece
 from server.engine.proposals import Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from server.engine.encoder import Encoder
     from server.engine.kv_cache import KvCache
@@ -37,6 +37,10 @@ class Runner:
         helpers: threads that choose the tokens of several sequences side by side.
         encoder: has what prompts show.
         max_time: seconds that a request may take, if it does not ask for less.
+        before_prompts: called before a batch that holds anything of prompts, which may take long.
+
+    Attributes:
+        generating: whether the latest batch held nothing of prompts.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Runner:
         helpers: int,
         encoder: Encoder | None = None,
         max_time: float = math.inf,
+        before_prompts: Callable[[], None] = lambda: None,
     ) -> None:
         self.metrics = Metrics()
+        self.generating = False
         self.requests: dict[int, Request] = {}
         self._refusals: list[Refused] = []
         self._context = context
@@ -59,6 +65,7 @@ class Runner:
         self._cache = cache
         self._encoder = encoder
         self._max_time = max_time
+        self._before_prompts = before_prompts
         self._chooser = Chooser(vocab, helpers)
 
     # requests
@@ -121,6 +128,9 @@ class Runner:
         works = self._scheduler.plan()
         if not works:
             return None
+        self.generating = all(work.sequence.decoding for work in works)
+        if not self.generating:
+            self._before_prompts()
         before = time.monotonic()
         self._note_start(works, before)
         own += time.thread_time()
@@ -170,8 +180,7 @@ class Runner:
             positions += work.sequence.request.positions.of(work.start, n)
             sequences += [work.sequence.entry.sequence] * n
             outputs += range(len(tokens) - work.outputs, len(tokens))
-        generating = all(work.sequence.decoding for work in works)
-        return self._context.decode(tokens, positions, sequences, outputs, generating=generating)
+        return self._context.decode(tokens, positions, sequences, outputs, generating=self.generating)
 
     def _stop_encoding(self, request: Request) -> None:
         if self._encoder:

@@ -45,6 +45,7 @@ from server.engine.messages import (
     Stats,
     Steps,
 )
+from server.engine.outbox import Outbox
 from server.engine.prefix_cache import Tier
 from server.engine.projector import Projector
 from server.engine.proposals import Predictions, PromptLookup, Proposer
@@ -117,6 +118,7 @@ class Worker:
         begun = time.monotonic()
         self._spec = spec
         self._channel = channel
+        self._outbox = Outbox(channel.send, spec.stream_interval, time.monotonic)
         self._orders = orders
         self._stop_at: float | None = None
         self._stalled = False
@@ -156,6 +158,7 @@ class Worker:
             helpers=min(tuning.threads, spec.parallel),
             encoder=encoder,
             max_time=spec.max_time,
+            before_prompts=self._outbox.flush,
         )
         threads = (tuning.threads, tuning.threads_batch)
         seconds = time.monotonic() - begun
@@ -206,25 +209,28 @@ class Worker:
             if self._cache.lower.collect():
                 continue
             if expired := self._runner.expire(time.monotonic()):
-                self._channel.send(expired)
+                self._outbox.put(expired, hurry=True)
             steps = self._step()
             self._stalled = steps is None
-            if steps:
+            if steps is None:
+                self._outbox.flush()
+            else:
                 self._worked_at = time.monotonic()
-            if steps and (steps.deltas or steps.done):
                 self._tell(steps)
             for refused in self._runner.take_refusals():
+                self._outbox.flush()
                 self._channel.send(refused)
             if self._runner.metrics.steps - checked >= CACHE_CHECK_STEPS:
                 checked = self._runner.metrics.steps
                 self._cache.check()
+        self._outbox.flush()
         wait = max(2.0, (self._stop_at or 0.0) - time.monotonic())
         self._cache.lower.shut_down(wait)
 
     def _tell(self, steps: Steps) -> None:
         """Send what a step gave. It takes the longer since the server, which that wakes, may be given this core."""
         begun, computed = time.monotonic(), time.thread_time()
-        self._channel.send(steps)
+        self._outbox.put(steps, hurry=not self._runner.generating)
         self._runner.metrics.busy_seconds += time.monotonic() - begun
         self._runner.metrics.own_cpu_seconds += time.thread_time() - computed
 
