@@ -30,6 +30,8 @@ FLASH_PIECE = 64
 """Tokens of a prompt that flash attention on a CPU computes as fast as more of them (GGML_FA_TILE_Q)."""
 PLAIN_PIECE = 32
 """The same of plain attention; only the products with weights are slower by a tenth than with 64, less so with 48."""
+PLAIN_UNIT = 16
+"""Larger pieces have multiples of it with plain attention, and of `FLASH_PIECE` with the other."""
 PLAIN_UBATCH = 64
 """Tokens computed at a time with plain attention, whose scores are kept for all of them; more are no faster."""
 SMALL_SCORES = 64 << 20

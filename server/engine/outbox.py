@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from server.engine.messages import Delta, Steps
 
 if TYPE_CHECKING:
@@ -74,14 +76,4 @@ def _can_wait(delta: Delta) -> bool:
 
 
 def _joined(earlier: Delta, later: Delta) -> Delta:
-    return Delta(
-        id=later.id,
-        index=later.index,
-        text=earlier.text + later.text,
-        tokens=earlier.tokens + later.tokens,
-        logprobs=later.logprobs,
-        prompt_logprobs=later.prompt_logprobs,
-        progress=later.progress,
-        finish=later.finish,
-        stop_string=later.stop_string,
-    )
+    return structs.replace(later, text=earlier.text + later.text, tokens=earlier.tokens + later.tokens)

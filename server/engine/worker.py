@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from server.engine.channel import WorkerEnd
-from server.engine.context_shape import FLASH_PIECE, PLAIN_PIECE, context_shape, state_key
+from server.engine.context_shape import FLASH_PIECE, PLAIN_PIECE, PLAIN_UNIT, context_shape, state_key
 from server.engine.costs import Costs
 from server.engine.description import describe
 from server.engine.draft import DraftModel
@@ -140,7 +140,7 @@ class Worker:
             queue=spec.queue_limit,
             batch=shape.batch,
             efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
-            chunk_unit=FLASH_PIECE if shape.flash else PLAIN_PIECE // 2,
+            chunk_unit=FLASH_PIECE if shape.flash else PLAIN_UNIT,
             mixed=spec.placement.n_gpu_layers > 0,
         )
         proposers = self._proposers(context_length, tuning)

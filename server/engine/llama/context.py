@@ -139,8 +139,7 @@ class Context:
             wanted[output] = 1
         batch.outputs[:n] = wanted
         batch.struct.n_tokens = n
-        self._use_threads(generating=generating and n <= GENERATED_TOGETHER)
-        self._products.use(plain=TILED_FROM <= n <= self._plain_up_to)
+        self._prepare(n, generating=generating and n <= GENERATED_TOGETHER)
         status = ll.llama_decode(self.pointer, batch.struct)
         if status < 0:
             raise RuntimeError(f"llama_decode failed with status {status}")
@@ -168,8 +167,7 @@ class Context:
         batch.sequences[:n] = [sequence] * n
         batch.outputs[:n] = [0] * n
         struct = batch.of_embeddings(embeddings, positions)
-        self._use_threads(generating=False)
-        self._products.use(plain=TILED_FROM <= n <= self._plain_up_to)
+        self._prepare(n, generating=False)
         if not causal:
             ll.llama_set_causal_attn(self.pointer, False)
         status = ll.llama_decode(self.pointer, struct)
@@ -278,10 +276,12 @@ class Context:
             self._bound = BoundThreads(cpus)
             self._bound.attach(self.pointer)
 
-    def _use_threads(self, *, generating: bool) -> None:
+    def _prepare(self, n: int, *, generating: bool) -> None:
+        """Choose threads and products for a batch of `n` tokens."""
         decode, prompts = self._threads
         if decode != prompts:  # llama.cpp takes everything but a single token for a prompt
             ll.llama_set_n_threads(self.pointer, decode, decode if generating else prompts)
+        self._products.use(plain=TILED_FROM <= n <= self._plain_up_to)
 
     def close(self) -> None:
         """Free the context."""
