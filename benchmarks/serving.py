@@ -3,8 +3,10 @@
 python -m benchmarks.serving [--repeats N] [--only WORKLOAD ...]
 
 For each workload all servers are started, and then asked in turn, another one first each time: slow minutes of the
-machine meet all of them, and who is not asked is idle. Figures are medians over the turns. The result is the ratio to
-each peer: the median of the turns' own ratios, which stay the same where the machine grows faster or slower.
+machine meet all of them, and who is not asked is idle. Each repeat starts them anew, since some processes are a few
+percent slower than others of the same program for as long as they live. Figures are medians over the turns. The result
+is the ratio to each peer: the median of the turns' own ratios, which stay the same where the machine grows faster or
+slower.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from benchmarks.workloads import Client, Figures, Workload
 from server.engine.cores import cpu_name, usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parents[1] / "build" / "bench-models"
@@ -49,6 +51,7 @@ WARMING_UP = 1_000_000
 """The seed of prompts that do not count."""
 
 T = TypeVar("T")
+Samples = dict[str, list[Figures]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Case:
         target: for each figure and peer, the ratio brim / peer to reach; "at least" for speeds, "at most" for times.
         servers: who takes part; context: tokens of one request.
         turns: of each server in a repeat; the shorter they are, the more.
-        anew: start a server for each turn, and no other beside it: not all notice that a client has gone, and they
+        alone: start a server for each turn, and no other beside it: not all notice that a client has gone, and they
             would go on computing in the others' turns.
         python_share: the most of a step that may be Python's instead of llama.cpp's.
     """
@@ -71,7 +74,7 @@ class Case:
     model: str = "qwen0.5b"
     context: int = 2048
     turns: int = 1
-    anew: bool = False
+    alone: bool = False
     python_share: float | None = None
 
 
@@ -102,7 +105,7 @@ CASES = (
             ("TTFT", "example server"): 1.5,
         },
         context=6144,
-        anew=True,
+        alone=True,
     ),
     *(Case(f"{n} streams, 160m", workloads.batch(n), {}, model="160m", turns=2) for n in (1, 2, 4, 8)),
     Case(
@@ -149,7 +152,7 @@ def main(
     """
     console = Console()
     wanted = [case for case in CASES if not only or any(word in case.name for word in only)]
-    rows = [(case, (_measure_anew if case.anew else _measure)(case, repeats, threads, console)) for case in wanted]
+    rows = [(case, (_measure_alone if case.alone else _measure)(case, repeats, threads, console)) for case in wanted]
     if not only or any(word in RESTART for word in only):
         rows.append((RESTART_CASE, _measure_restart(RESTART_CASE, repeats, threads, console)))
     table = _table(rows)
@@ -172,6 +175,14 @@ class Measured:
 
 
 def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+    samples: Samples = {name: [] for name in case.servers}
+    for repeat in range(repeats):
+        turns = range(repeat * case.turns, (repeat + 1) * case.turns)
+        _measure_together(case, turns, threads, samples, console)
+    return _measured(case, samples)
+
+
+def _measure_together(case: Case, turns: Iterable[int], threads: int, samples: Samples, console: Console) -> None:
     with ExitStack() as meanwhile:
         servers = {name: meanwhile.enter_context(_started(case, name, threads)) for name in case.servers}
         tokens_per_word = max(asyncio.run(_warm_up(server)) for server in servers.values())
@@ -180,15 +191,15 @@ def _measure(case: Case, repeats: int, threads: int, console: Console) -> Measur
             run = partial(_with_shares, servers[name], case.run) if name.startswith("brim") else case.run
             return asyncio.run(_ask(servers[name], run, turn, tokens_per_word))
 
-        return _in_turns(case, repeats * case.turns, ask, console)
+        _take_turns(case, turns, ask, samples, console)
 
 
-def _measure_anew(case: Case, repeats: int, threads: int, console: Console) -> Measured:
+def _measure_alone(case: Case, repeats: int, threads: int, console: Console) -> Measured:
     def ask(name: str, turn: int) -> Figures:
         with _started(case, name, threads) as server:
             return asyncio.run(_ask(server, case.run, turn, asyncio.run(_warm_up(server))))
 
-    return _in_turns(case, repeats * case.turns, ask, console)
+    return _in_turns(case, repeats, ask, console)
 
 
 @contextmanager
@@ -209,20 +220,30 @@ def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -
                 resume = partial(workloads.after_restart, histories=histories)
                 return asyncio.run(_ask(server, resume, turn, tokens_per_word))
 
-    return _in_turns(case, repeats * case.turns, ask, console)
+    return _in_turns(case, repeats, ask, console)
 
 
 def _in_turns(case: Case, turns: int, ask: Callable[[str, int], Figures], console: Console) -> Measured:
-    samples: dict[str, list[Figures]] = {name: [] for name in case.servers}
-    for turn in range(turns):
+    samples: Samples = {name: [] for name in case.servers}
+    _take_turns(case, range(turns), ask, samples, console)
+    return _measured(case, samples)
+
+
+def _take_turns(
+    case: Case, turns: Iterable[int], ask: Callable[[str, int], Figures], samples: Samples, console: Console
+) -> None:
+    for turn in turns:
         first = turn % len(case.servers)
         for name in (*case.servers[first:], *case.servers[:first]):
             samples[name].append(ask(name, turn))
             console.print(f"{case.name}: {name} {_rounded(samples[name][-1])}", highlight=False)
+
+
+def _measured(case: Case, samples: Samples) -> Measured:
     ours, *peers = case.servers
     pairs = {peer: zip(samples[ours], samples[peer], strict=True) for peer in peers}
     return Measured(
-        turns,
+        len(samples[ours]),
         {name: _medians(found) for name, found in samples.items()},
         {peer: _medians([_ratios(*pair) for pair in each]) for peer, each in pairs.items()},
     )
