@@ -6,11 +6,13 @@ takes headers of any size, and knows no limit of connections that answers in JSO
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.api.errors import error_body
@@ -21,11 +23,16 @@ from server.sizes import format_size
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
 LARGEST_HEAD = 64 * 1024
-"""Bytes of a request's first line and headers together."""
+"""Bytes of a request's first line and headers together, and of what may come behind its body."""
+MOST_AHEAD = 8
+"""Requests that a client may send before the first of them is answered; later ones are read when that is done. So is
+what comes behind some that are large."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class _Connection(HttpToolsProtocol):
         self._arrival: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = 0  # without those of bodies
+        self._running: RequestResponseCycle | None = None
         self._fault = RequestError("this is not a valid HTTP request", code="invalid_http")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] -- as uvicorn has it
@@ -74,30 +82,50 @@ class _Connection(HttpToolsProtocol):
             self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Stop the clocks, and let the request know that is being answered; uvicorn tells the latest one."""
         self._stop_arrival()
         self._stop_unread()
+        if self._running and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     # A request arrives
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and refuse a head that is larger than allowed though not yet whole."""
+        """Read on, but no more of a head, or of what follows a body, than is allowed, though it is not yet whole."""
         if self.transport.is_closing():
             return
         self._await_request()
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > LARGEST_HEAD and not self.transport.is_closing():
+        if self._head_bytes <= LARGEST_HEAD or self.transport.is_closing():
+            return
+        if self._in_head:
             self._refuse(_head_too_large())
+        else:
+            self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, but not one that comes behind the body: nothing here reads it."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Weigh the head, which may have come in one piece with its body."""
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
             self._fault = _head_too_large()
             raise ValueError(self._fault.message)  # ends the parser, and so calls send_400_response
         super().on_headers_complete()
+        ahead = [len(cycle.body) for cycle, _ in self.pipeline]
+        if 0 < len(ahead) <= MOST_AHEAD and sum(ahead) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()  # or nobody would notice that the client leaves
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_begin(self) -> None:
         """Start the clock for a request that came right behind another."""
@@ -109,6 +137,10 @@ class _Connection(HttpToolsProtocol):
         super().on_message_complete()
         self._stop_arrival()
         self._in_head, self._head_bytes = True, 0
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not take."""
@@ -137,6 +169,8 @@ class _Connection(HttpToolsProtocol):
         body = error_body(error, getattr(self, "url", b"").decode("latin-1"))
         status = HTTPStatus(error.status)
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        if error.retry_after is not None:
+            head += f"retry-after: {math.ceil(error.retry_after)}\r\n"
         head += f"content-length: {len(body)}\r\n{HEADER}: {uuid.uuid4().hex}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + body)
         self._close()

@@ -40,7 +40,9 @@ class KeyRing:
 
     def partition(self, key: str | None) -> str | None:
         """The cache partition of a key, or None if the key is not one of ours. Any wrong key takes equally long."""
-        given = _hash(key or "")
+        if not key:
+            return None
+        given = _hash(key)
         matches = [hmac.compare_digest(given, known) for known in self._hashes]
         return hashlib.sha256(b"partition" + given).hexdigest()[:32] if any(matches) else None
 
@@ -49,12 +51,15 @@ def hash_entry(entry: str) -> str:
     """A key as `sha256:HEX`; one that is given so already stays as it is.
 
     Raises:
-        BrimError: a key that no HTTP header can carry, or a malformed hash. The message does not repeat it.
+        BrimError: a key that no HTTP header can carry, a malformed hash, or that of an empty key. The message does not
+            repeat it.
     """
     if entry.startswith(HASHED):
         digest = entry.removeprefix(HASHED).lower()
         if not _DIGEST.fullmatch(digest):
             raise BrimError("an API key that begins with sha256: must go on with the 64 hexadecimal digits of its hash")
+        if digest == _hash("").hex():
+            raise BrimError("this sha256: is the hash of nothing at all: the variable it was made of was empty")
         return HASHED + digest
     if not _KEY.fullmatch(entry):
         raise BrimError("an API key may hold only visible ASCII characters, and no spaces")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.durations import parse_duration
+from server.durations import CENTURY, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ from server.durations import parse_duration
         (-1, math.inf),
         ("-1", math.inf),
         ("-1m", math.inf),
+        ("876600h", CENTURY),
+        ("876601h", math.inf),
+        (1e12, math.inf),
+        (10**310, math.inf),
+        (-(10**310), math.inf),
+        ("9" * 310, math.inf),
     ],
 )
 def test_spellings(written: object, seconds: float) -> None:

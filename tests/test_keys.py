@@ -39,6 +39,12 @@ def test_a_hash_opens_for_the_key_it_is_of_and_not_for_itself() -> None:
     assert ring.partition(sha256("one")) is None
 
 
+def test_the_hash_of_nothing_lets_nobody_in() -> None:
+    with pytest.raises(BrimError, match="the variable it was made of was empty"):
+        KeyRing([sha256("")])
+    assert KeyRing(["one"]).partition("") is None
+
+
 def test_keys_come_from_flags_variables_and_a_file_with_comments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         try:
-            self._check_origin(headers)
+            self._check_origin(scope["path"], headers)
             partition = self._admit(scope["path"], headers)
         except RequestError as error:
             await error_response(error, scope["path"])(scope, receive, send)
@@ -91,11 +91,12 @@ class Guard:
                 code="host_not_allowed",
             )
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, path: str, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is None:
-            if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-                raise _not_allowed("another site")  # embedded there as an image, a script or the like
+            followed = headers.get("sec-fetch-mode") == "navigate" and path in OPEN_PATHS  # a link to a page
+            if headers.get("sec-fetch-site") == "cross-site" and not followed:
+                raise _not_allowed("another site")  # embedded there as an image, a script, a frame or the like
             return
         origin = origin.lower()
         own = headers.get("host", "").lower()

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
+from msgspec import structs
 
 from server.api.fetching import fetch_shown
 from server.chat.answer import Prepared, prepare
@@ -19,6 +22,9 @@ from server.models.manager import ModelManager
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+NO_TIME = 1e-3
+"""Seconds that stand for a time that is over: the engine takes 0 for no bound."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Context:
         started_at: when the server started, in seconds since the epoch.
         held: what is let go once the answer has been sent.
         fetched: images that the request named, by their URLs.
+        arrived: when the request was whole, by the monotonic clock.
     """
 
     manager: ModelManager
@@ -42,6 +49,7 @@ class Context:
     started_at: int
     held: AsyncExitStack
     fetched: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    arrived: float = field(default_factory=time.monotonic)
 
     async def model(self, name: str | None, purpose: Purpose = "text", keep_alive: float | None = None) -> LoadedModel:
         """The model that a request names, which stays loaded at least until the answer has been sent.
@@ -61,7 +69,16 @@ class Context:
         """A task ready for the model's engine, with what it shows by URL fetched. Raises RequestError as these do."""
         if task.shown.links and model.info.vision:
             await fetch_shown(task.shown, self.settings.media_hosts, self.fetched)
-        return await prepare(model, task)
+        prepared = await prepare(model, task)
+        return replace(prepared, generate=self.timed(prepared.generate))
+
+    def timed(self, request: Generate) -> Generate:
+        """A request with what is left of its time: loading its model, and whatever else came first, took some of it."""
+        limit = min(request.max_time or math.inf, self.settings.max_time)
+        if math.isinf(limit):
+            return request
+        left = limit - (time.monotonic() - self.arrived)
+        return structs.replace(request, max_time=max(left, NO_TIME))
 
     def log_prompt(self, model: str, request: Generate) -> None:
         """Note a prompt in the log, if the user asked for that."""

@@ -74,20 +74,20 @@ async def fetch(
             f"brim fetches images only from hosts that BRIM_MEDIA_HOSTS names, and '{link.host}' is none of them"
         )
     try:
-        addresses = await resolve(link.host, link.port or (443 if link.scheme == "https" else 80))
-        if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
-            raise _fault(f"{link.host} has an address that is not public")
-        async with (
-            asyncio.timeout(SECONDS),
-            httpx.AsyncClient(transport=transport, trust_env=False) as client,
-            client.stream(
-                "GET",
-                link.copy_with(host=addresses[0]),
-                headers={"Host": link.netloc.decode()},
-                extensions={"sni_hostname": link.host},
-            ) as response,
-        ):
-            return await _read(response, link.host)
+        async with asyncio.timeout(SECONDS):
+            addresses = await resolve(link.host, link.port or (443 if link.scheme == "https" else 80))
+            if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
+                raise _fault(f"{link.host} has an address that is not public")
+            async with (
+                httpx.AsyncClient(transport=transport, trust_env=False) as client,
+                client.stream(
+                    "GET",
+                    link.copy_with(host=addresses[0]),
+                    headers={"Host": link.netloc.decode()},
+                    extensions={"sni_hostname": link.host},
+                ) as response,
+            ):
+                return await _read(response, link.host)
     except (httpx.HTTPError, OSError, TimeoutError) as error:
         raise _fault(f"{link.host} did not give the image within {SECONDS:g} seconds") from error
 

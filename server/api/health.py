@@ -13,6 +13,8 @@ router = APIRouter(tags=["Operation"])
 
 @router.get("/health", summary="Tell whether the models can answer")
 @router.get("/v1/health", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
+@router.head("/v1/health", include_in_schema=False)
 async def health(request: Request, context: ContextOf) -> Response:
     """200 once every model named at the start can answer; before, 503 with the state of each that cannot.
 

@@ -56,19 +56,21 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
             return
-        body = bytearray()
+        body, held = bytearray(), 0
         try:
             headers = Headers(scope=scope)
             self._check_length(headers.get("content-length", "0"))
             await self._read(receive, body)
             _check_nesting(body)
-            await self._app(scope, _replay(bytes(body), receive), send)
+            whole, held = bytes(body), len(body)
+            body.clear()  # what follows may take long, and needs the body once
+            await self._app(scope, _replay(whole, receive), send)
         except _RefusedError as refused:
             await error_response(refused.error, scope["path"], {"Connection": "close"})(scope, receive, send)
         except ClientLeftError:
             pass  # nobody is left to be answered
         finally:
-            self._free += len(body)
+            self._free += held + len(body)
 
     def _check_length(self, announced: str) -> None:
         if announced.isdecimal() and int(announced) > self._limit:

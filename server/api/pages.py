@@ -43,6 +43,7 @@ async def chat(accept: Annotated[str, Header()] = "") -> Response:
 
 
 @router.get("/docs")
+@router.head("/docs")
 async def reference() -> Response:
     """The API reference, which the page draws from /openapi.json."""
     return page("reference.html")

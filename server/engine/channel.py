@@ -13,7 +13,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Self
 
-from server.engine.messages import decode_from_worker, decode_to_worker, encode
+from server.engine.messages import Cancel, decode_from_worker, decode_to_worker, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,13 +78,13 @@ class ServerEnd:
 
         Raises:
             WorkerGoneError: nobody will read it.
-            ChannelFullError: too much waits already.
+            ChannelFullError: too much waits already; a `Cancel`, which is small and makes room, is sent all the same.
             UnicodeEncodeError, OverflowError: the message cannot be put into MessagePack.
         """
         data = encode(message)
         if self._requests.is_closing():
             raise WorkerGoneError
-        if self._requests.get_write_buffer_size() > MOST_UNSENT:
+        if self._requests.get_write_buffer_size() > MOST_UNSENT and not isinstance(message, Cancel):
             raise ChannelFullError
         self._requests.write(_LENGTH.pack(len(data)) + data)
 

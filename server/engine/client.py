@@ -52,17 +52,20 @@ Answer = Tokens | Text | Embeddings | Stats
 
 
 class _Stream:
-    """One request's undelivered results. Deltas of a choice merge while nobody reads: a slow reader costs no queue."""
+    """One request's undelivered results.
+
+    Deltas of a choice merge while nobody reads, so that a slow reader costs no queue: only what tells more than text
+    (log-probabilities, progress) stays by itself.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Delta | Done | RequestError] = deque()
+        self._taken = 0
+        self._latest: dict[int, int] = {}  # where each choice's last delta stands, counted from the first item of all
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: Delta | Done | RequestError) -> None:
-        last = self._waiting[-1] if self._waiting else None
-        if isinstance(item, Delta) and isinstance(last, Delta) and _may_merge(last, item):
-            self._waiting[-1] = _merge(last, item)
-        else:
+        if not isinstance(item, Delta) or not self._merged(item):
             self._waiting.append(item)
         if self._reader and not self._reader.done():
             self._reader.set_result(None)
@@ -72,15 +75,26 @@ class _Stream:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         item = self._waiting.popleft()
+        self._taken += 1
         if isinstance(item, RequestError):
             raise item
         return item
 
+    def _merged(self, delta: Delta) -> bool:
+        """Whether a delta could be put to the last one of its choice that still waits."""
+        place = self._latest.get(delta.index, -1) - self._taken
+        last = self._waiting[place] if place >= 0 else None
+        if isinstance(last, Delta) and _may_merge(last, delta):
+            self._waiting[place] = _merge(last, delta)
+            return True
+        self._latest[delta.index] = self._taken + len(self._waiting)
+        return False
+
 
 def _may_merge(first: Delta, second: Delta) -> bool:
-    """Whether both say more of the same text. Progress stays by itself, and so does what comes with its own figures."""
+    """Whether two deltas of a choice say no more than text. Progress stays by itself, and what has its own figures."""
     alone = second.logprobs or first.progress or second.progress
-    return first.index == second.index and first.finish is None and not alone
+    return first.finish is None and not alone
 
 
 def _merge(first: Delta, second: Delta) -> Delta:
@@ -175,7 +189,7 @@ class Engine:
             raise
         finally:
             del self._streams[number]
-            if not over and self.alive:
+            if not over and not self._process.ended:
                 with contextlib.suppress(RequestError):
                     self._send(Cancel(number))
 

@@ -9,6 +9,8 @@ import sys
 from collections import deque
 from typing import Self
 
+from server.logs import debugging
+
 LOG_LINES_KEPT = 40
 THREADING = {"GOMP_SPINCOUNT": "30000"}
 """How long llama.cpp's threads spin for each other before they sleep, at each of the hundreds of barriers of a step:
@@ -83,9 +85,16 @@ class WorkerProcess:
 
     async def _keep_log(self) -> None:
         assert self._process.stderr
-        debug = bool(os.environ.get("BRIM_DEBUG"))
-        while line := await self._process.stderr.readline():
+        debug = debugging()
+        while line := await _next_line(self._process.stderr):
             text = line.decode("utf-8", "replace").rstrip()
             self._log.append(text)
             if debug:
                 print(text, file=sys.stderr)
+
+
+async def _next_line(log: asyncio.StreamReader) -> bytes:
+    """The next line; empty at the end. One that is longer than the reader takes is left out, except for its end."""
+    while True:
+        with contextlib.suppress(ValueError):
+            return await log.readline()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.errors import BrimError, LoadError, RequestError
 from server.models.embedding import Purpose, require
@@ -163,7 +163,7 @@ class ModelManager:
         if known := wanted.get(name.removesuffix(DEFAULT_TAG)):
             return known
         try:
-            return await asyncio.to_thread(self._from_store, name)
+            return await asyncio.to_thread(self._from_store, name, [*wanted])
         except RequestError:
             first = next((slot.source for slot in self._slots.values() if slot.stays), None)
             if first is None or not self._settings.any_model:
@@ -233,8 +233,19 @@ class ModelManager:
         logger.error("the process of %s ended unexpectedly", slot.key)
         self._vacate(slot)
         if slot.stays:
-            await asyncio.sleep(max(0.0, slot.retry_at - time.monotonic()))
-            self._begin(slot)
+            await self._load_again(slot)
+
+    async def _load_again(self, slot: Slot) -> None:
+        """Load a model that stays, however often that fails."""
+        while slot.model is None:
+            wait = slot.retry_at - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            try:
+                await asyncio.shield(self._begin(slot))
+            except LoadError as error:
+                logger.error("%s", error)
 
     # -- unloading -----------------------------------------------------------------------------------------------------
 
@@ -278,11 +289,10 @@ class ModelManager:
                 self._reserve(-1)
 
     async def _end(self, slot: Slot, grace: float) -> None:
-        for task in (slot.watching, slot.loading):
-            if task:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, LoadError, RequestError):
-                    await task
+        tasks: list[asyncio.Task[Any]] = [task for task in (slot.watching, slot.loading) if task]
+        for task in tasks:  # all at once: one may wait for the other
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if slot.model:
             await slot.model.stop(grace)
             logger.info("%s is unloaded", slot.key)
@@ -302,18 +312,14 @@ class ModelManager:
         if self._places.limit < 0:
             raise BrimError(f"--max-models {self._settings.max_models} is fewer than the models to be loaded")
 
-    def _from_store(self, name: str) -> ModelSource:
+    def _from_store(self, name: str, wanted: list[str]) -> ModelSource:
+        """A model of the store; `wanted` are the names of those that need not be looked up there. Reads files."""
         try:
             found = name in self.store
         except BrimError:  # it cannot even be a name
             found = False
         if not found:
-            there = sorted(
-                {
-                    *(slot.source.name for slot in self._slots.values()),
-                    *(manifest.name for manifest in self.store.list()),
-                }
-            )
+            there = sorted({*wanted, *(manifest.name for manifest in self.store.list())})
             message = f"there is no model '{name}'" + (f"; there are {', '.join(there)}" if there else "")
             raise RequestError(message, status=404, code="model_not_found", param="model")
         return with_projector(from_manifest(self.store.get(name), self.store), self.projector_wish)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LONGEST_BACKOFF = 30.0
 """Seconds between two attempts at loading, at most."""
+MOST_DOUBLINGS = 10
+"""Of a second; more come to the same, and a thousand to more than a number holds."""
 
 State = Literal["loading", "ready", "failed", "waiting"]
 
@@ -82,7 +84,8 @@ class Slot:
     def failed(self, reason: str) -> None:
         """Note a failure; each in a row doubles the wait for the next attempt, and the first waits not at all."""
         self.failure = reason
-        wait = 0.0 if self.failures == 0 else min(2.0 ** (self.failures - 1), LONGEST_BACKOFF)
+        doublings = min(self.failures - 1, MOST_DOUBLINGS)
+        wait = 0.0 if self.failures == 0 else min(2.0**doublings, LONGEST_BACKOFF)
         self.failures += 1
         self.retry_at = time.monotonic() + wait
 

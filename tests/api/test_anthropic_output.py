@@ -136,6 +136,12 @@ def test_a_full_context_is_told_from_a_limit() -> None:
     assert limited.message.stop_reason == "max_tokens"
 
 
+def test_a_time_that_is_over_is_no_full_context() -> None:
+    timed = writer(max_tokens=100)
+    write(timed, [Content("a")], "time")
+    assert timed.message.stop_reason == "max_tokens"
+
+
 def test_thoughts_can_be_left_out() -> None:
     subject = writer(shows_thinking=False)
     events = write(subject, [Reasoning("secret"), Content("Yes")])

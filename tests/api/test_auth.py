@@ -176,8 +176,16 @@ async def test_all_origins_can_be_allowed(make_client: MakeClient) -> None:
 async def test_what_other_sites_embed_without_telling_their_origin_is_refused(client: httpx.AsyncClient) -> None:
     embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     assert (await client.get("/v1/models", headers=embedded)).status_code == 403
+
+
+async def test_links_on_other_sites_lead_to_what_anyone_may_see_and_no_further(client: httpx.AsyncClient) -> None:
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert (await client.get("/", headers=followed)).status_code == 200
+    for path in ("/", "/docs", "/health"):
+        assert (await client.get(path, headers=followed)).status_code == 200
+    for path in ("/v1/models", "/api/tags", "/props", "/metrics"):
+        assert (await client.get(path, headers=followed)).status_code == 403
+    typed = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+    assert (await client.get("/v1/models", headers=typed)).status_code == 200
 
 
 async def test_a_preflight_of_an_allowed_page_on_the_network_is_answered_in_full(make_client: MakeClient) -> None:

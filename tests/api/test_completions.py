@@ -59,6 +59,8 @@ def test_a_marker_spelled_out_beside_a_gap_is_text(text_server: RunningServer) -
         ({"model": "demo", "suffix": "end"}, "no fill-in-the-middle tokens"),
         ({"suffix": "end", "echo": True}, "echo and suffix"),
         ({"prompt": ["x"] * 129}, "at most 128"),
+        ({"prompt": ["a", "b", "c"], "n": 128}, "asks for 384 continuations in all, and at most 256 may wait"),
+        ({"prompt": ["a", "b", "c"], "best_of": 100}, "asks for 300 continuations"),
         ({"prompt": [5000]}, "token 5000 is not in the vocabulary"),
         ({"logprobs": 21}, "less than or equal to 20"),
         ({"guided_choice": ["a"], "response_format": {"type": "json_object"}}, "only one of"),
@@ -120,3 +122,29 @@ def test_a_choice_and_a_format_bind_the_answer(text_server: RunningServer) -> No
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     made = complete(text_server, prompt="x", response_format=form, ignore_eos=False, max_tokens=60, temperature=1)
     assert json.loads(made["choices"][0]["text"])["n"] in (1, 2)
+
+
+@pytest.mark.parametrize("fields", [{"n": 3}, {"n": 2, "best_of": 4, "temperature": 1.5, "seed": 3}])
+def test_each_echo_has_the_prompts_log_probabilities(text_server: RunningServer, fields: dict[str, Any]) -> None:
+    text = "Once upon a time"
+    asked = {"prompt": [text, "The fox"], "echo": True, "logprobs": 1, "max_tokens": 3, **fields}
+    for whole in complete(text_server, **asked)["choices"]:
+        assert "".join(whole["logprobs"]["tokens"]) == whole["text"]
+        assert whole["logprobs"]["text_offset"][0] == 0
+    if "best_of" in fields:
+        return
+    read: dict[int, list[str]] = {}
+    for chunk in streamed(text_server, **asked):
+        for choice in chunk["choices"]:
+            read.setdefault(choice["index"], []).extend(choice["logprobs"]["tokens"])
+    assert sorted(read) == list(range(2 * fields["n"]))
+    assert all("".join(tokens).startswith(text if index < fields["n"] else "The fox") for index, tokens in read.items())
+
+
+def test_timings_of_several_prompts_are_those_of_all(text_server: RunningServer) -> None:
+    asked = {"prompt": ["Once upon a time", "The"], "timings": True, "cache_prompt": False}
+    whole = complete(text_server, **asked)
+    last = streamed(text_server, **asked)[-1]
+    for told in (whole["timings"], last["timings"]):
+        assert told["predicted_n"] == whole["usage"]["completion_tokens"] == 16
+        assert told["cache_n"] + told["prompt_n"] == whole["usage"]["prompt_tokens"]

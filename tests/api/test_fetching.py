@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import httpx
@@ -73,6 +74,17 @@ async def test_a_host_that_does_not_answer_is_named() -> None:
 
     with pytest.raises(RequestError, match=r"images\.example did not give the image"):
         await got(fail)
+
+
+async def test_a_name_that_takes_too_long_to_resolve_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return [PUBLIC]
+
+    monkeypatch.setattr(fetching, "SECONDS", 0.01)
+    async with asyncio.timeout(60):
+        with pytest.raises(RequestError, match=r"images\.example did not give the image"):
+            await fetch(URL, HOSTS, resolve=resolve, transport=httpx.MockTransport(never))
 
 
 async def test_what_was_fetched_is_not_fetched_again() -> None:

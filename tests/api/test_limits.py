@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
 import time
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -14,14 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api.limits import DEEPEST_NESTING, nesting_exceeds
-from server.connection import LARGEST_HEAD
+from server.api.limits import DEEPEST_NESTING, BodyLimit, nesting_exceeds
+from server.connection import LARGEST_HEAD, MOST_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import httpx
+    from starlette.types import Message, Receive, Scope, Send
 
     from tests.conftest import RunningServer, StartServer
 
@@ -106,6 +109,29 @@ async def test_bodies_beyond_the_budget_of_all_are_told_to_come_back(
     assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (503, "overloaded")
     assert "retry-after" in replies[0].headers
     assert (await client.post(CHAT, content=body, headers=JSON)).status_code == 400  # the room is free again
+
+
+async def test_a_body_is_held_once_while_it_is_answered() -> None:
+    body = b"x" * 4_000_000
+    held: list[int] = []
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        held.append(tracemalloc.get_traced_memory()[0])
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        pytest.fail(f"{message} was sent")
+
+    limit = BodyLimit(answering, limit=len(body), budget=len(body), timeout=WITHIN)
+    tracemalloc.start()
+    try:
+        await limit({"type": "http", "path": "/", "headers": []}, receive, send)
+    finally:
+        tracemalloc.stop()
+    assert held[0] < 1.5 * len(body)
 
 
 # Real sockets, against a real server
@@ -214,6 +240,36 @@ def test_headers_have_a_bound(server: RunningServer, headers: bytes, ending: byt
         assert not answer or status_of(answer) == 431
 
 
+CHUNKED = b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+
+def test_what_follows_a_body_has_a_bound(server: RunningServer) -> None:
+    with Client(server) as client:
+        client.send(CHUNKED + b"1\r\nx\r\n0\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                client.send(b"a: " + b"b" * LARGEST_HEAD + b"\r\n")
+        assert client.read_to_end() == b""
+
+
+def test_a_header_behind_a_body_counts_for_nothing(server: RunningServer) -> None:
+    with Client(server) as client:
+        client.send(CHUNKED + b"1\r\nx\r\n0\r\nAccept: text/html\r\n\r\n")
+        answer = client.read_to_end()
+        assert status_of(answer) == 200
+        assert b"Ollama is running" in answer
+
+
+def test_requests_sent_ahead_are_answered_one_after_the_other(server: RunningServer) -> None:
+    ahead = 3 * MOST_AHEAD
+    with Client(server) as client:
+        client.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * ahead)
+        client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answers = client.read_to_end()
+        assert answers.count(b"HTTP/1.1 200 OK") == ahead + 1
+        assert answers.endswith(b"Ollama is running")
+
+
 def test_what_is_not_http_is_refused_in_json(server: RunningServer) -> None:
     with Client(server) as client:
         client.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
@@ -224,7 +280,9 @@ def test_one_connection_more_than_allowed_is_refused_and_the_next_after_one_left
     clients = [Client(server) for _ in range(CONNECTIONS)]
     try:
         with Client(server) as refused:
-            assert status_of(refused.read_to_end()) == 503
+            answer = refused.read_to_end()
+            assert status_of(answer) == 503
+            assert b"\r\nretry-after: 5\r\n" in answer
     finally:
         for client in clients:
             client.socket.close()

@@ -267,3 +267,17 @@ def test_what_no_message_can_hold_is_refused(text_server: RunningServer) -> None
 def test_a_faulty_query_parameter_is_named(text_server: RunningServer) -> None:
     answer = text_server.get("/slots?model=demo&fail_on_no_slot=perhaps")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "fail_on_no_slot")
+
+
+def test_more_continuations_than_may_wait_are_refused_at_once(text_server: RunningServer) -> None:
+    answer = text_server.post("/completion", {**GREEDY, "prompt": ["a", "b", "c"], "n_cmpl": 128})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n_cmpl")
+    assert "384 continuations" in answer.json()["error"]["message"]
+
+
+def test_an_answer_whose_time_was_over_is_not_truncated_by_the_context(text_server: RunningServer) -> None:
+    timed = complete(text_server, n_predict=400, t_max_predict_ms=1)
+    assert (timed["stop_type"], timed["truncated"]) == ("limit", False)
+    assert timed["tokens_predicted"] < 400
+    full = complete(text_server, n_predict=-1)
+    assert (full["stop_type"], full["truncated"]) == ("limit", True)

@@ -16,6 +16,7 @@ from server.app import create_app
 from server.models.create import create
 from server.models.manager import ModelManager
 from server.models.modelfile import parse
+from server.models.resolve import resolve
 from server.models.store import Store
 from server.models.uploads import KEPT_SECONDS
 from server.settings import Settings
@@ -102,6 +103,35 @@ async def test_a_model_is_shown(client: httpx.AsyncClient, body: dict[str, Any])
     assert shown["model_info"]["tokenizer.ggml.tokens"] is None
     verbose = (await client.post("/api/show", json={**body, "verbose": True})).json()
     assert len(verbose["model_info"]["tokenizer.ggml.tokens"]) > 100
+
+
+async def test_a_served_file_that_is_gone_hides_no_other_model(
+    store: Store, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "served.gguf"
+    path.write_bytes(demo_gguf.read_bytes())
+    monkeypatch.setenv("BRIM_HOME", str(tmp_path))
+    settings = Settings(cache_ram=0, threads=1, ctx=256)
+    manager = ModelManager(settings, store)
+    transport = httpx.ASGITransport(create_app(settings, manager, Traffic()), raise_app_exceptions=False)
+    try:
+        manager.want(resolve(str(path), store))
+        await manager.wait_until_loaded()
+        path.unlink()
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+            listed = (await client.get("/api/tags")).json()["models"]
+            assert {model["name"] for model in listed} == {"mine:latest", "served:latest"}
+            (running,) = (await client.get("/api/ps")).json()["models"]
+            assert running["name"] == "served:latest"
+            assert running["size"] > 0
+            assert (await client.post("/api/show", json={"model": "mine"})).status_code == 200
+            unload = await client.post("/api/generate", json={"model": "mine", "keep_alive": 0})
+            assert unload.json()["done_reason"] == "unload"
+            assert "served.gguf cannot be read" in error_of(
+                await client.post("/api/show", json={"model": "served"}), 404
+            )
+    finally:
+        await manager.stop()
 
 
 async def test_a_body_is_json_whatever_it_says_it_is(client: httpx.AsyncClient) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -12,15 +13,18 @@ from hypothesis import strategies as st
 
 from server.api.ollama.chat import _response as chat_response
 from server.api.ollama.generate import _response as generate_response
+from server.api.ollama.generate import _text_deltas as text_deltas
 from server.api.ollama.output import Answering
 from server.chat.answer import ChatDelta
 from server.chat.events import CallArguments, CallStart, Content, Event, Reasoning
-from server.engine.messages import Done, TokenLogprob, Usage
+from server.engine.messages import Delta, Done, TokenLogprob, Usage
+from server.engine.request import Generate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from server.chat.answer import ChatFinish
+    from server.engine.client import Engine
 
 USAGE = Usage(prompt_tokens=5, completion_tokens=7, prompt_seconds=0.5, generation_seconds=0.25)
 
@@ -132,6 +136,23 @@ def test_log_probabilities_come_with_their_text() -> None:
     assert whole(answering(deltas))["logprobs"] == expected
     assert lines(answering(deltas))[0]["logprobs"] == expected
     assert "logprobs" not in lines(answering(deltas))[-1]
+
+
+class Halving:
+    """An engine that says é in two halves, and then ends."""
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done]:
+        yield Delta(id=1, tokens=[1], logprobs=[TokenLogprob(1, b"\xc3", -0.5)])
+        yield Delta(id=1, text="é", tokens=[2], logprobs=[TokenLogprob(2, b"\xa9", -1.5)])
+        yield Delta(id=1, tokens=[3], logprobs=[TokenLogprob(3, b"\xc3", -2.5)], finish="length")
+        yield Done(1, USAGE)
+
+
+async def test_log_probabilities_of_a_raw_prompts_tokens_wait_for_their_text() -> None:
+    async with aclosing(text_deltas(cast("Engine", Halving()), Generate(id=0, prompt=""))) as deltas:
+        found = [delta async for delta in deltas if isinstance(delta, ChatDelta)]
+    assert [[one.logprob for one in delta.logprobs] for delta in found] == [[], [-0.5, -1.5], [-2.5]]
+    assert [delta.tokens for delta in found] == [[1], [2], [3]]
 
 
 EVENT = st.one_of(

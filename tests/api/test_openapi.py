@@ -60,7 +60,7 @@ def test_second_paths_are_told(document: dict[str, Any]) -> None:
     told = {path: endpoint["description"] for path, _, endpoint in operations(document)}
     assert told["/v1/rerank"].endswith("Also at `POST /reranking`, `POST /rerank`, `POST /v1/reranking`.")
     assert told["/v1/chat/completions"].endswith("Also at `POST /chat/completions`.")
-    assert told["/health"].endswith("Also at `GET /v1/health`.")
+    assert told["/health"].endswith("Also at `HEAD /v1/health`, `HEAD /health`, `GET /v1/health`.")
 
 
 def test_every_example_holds_to_its_schema(document: dict[str, Any]) -> None:

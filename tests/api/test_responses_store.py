@@ -105,6 +105,18 @@ def test_nobody_goes_on_from_anothers_response(path: Path) -> None:
         store.conversation("b", OURS)
 
 
+def test_what_cannot_be_gone_on_from_has_one_code_whichever_part_is_missing(path: Path) -> None:
+    store = open_store(path)
+    store.save(response("b", previous="a"), OURS)
+    for name in ("a", "b"):
+        with pytest.raises(RequestError) as caught:
+            store.conversation(name, OURS)
+        assert (caught.value.code, caught.value.param) == ("previous_response_not_found", "previous_response_id")
+    with pytest.raises(RequestError) as caught:
+        store.load("a", OURS)
+    assert caught.value.code == "not_found"
+
+
 def test_a_conversation_is_all_that_came_before_in_order(path: Path) -> None:
     store = open_store(path)
     store.save(response("a"), OURS)

@@ -129,5 +129,7 @@ async def test_a_worker_that_does_not_read_is_not_buried(monkeypatch: pytest.Mon
     server.send(big)
     with pytest.raises(ChannelFullError):
         server.send(big)
+    server.send(Cancel(1))  # makes room
     assert await asyncio.to_thread(worker.receive) == big
+    assert await asyncio.to_thread(worker.receive) == Cancel(1)
     server.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from server.api.ollama.known import known_model, known_models
 from server.chat.renderer import Renderer
 from server.engine.messages import Delta, Done
 from server.engine.request import Generate, Sampling
@@ -17,6 +18,7 @@ from server.errors import BrimError, LoadError, RequestError
 from server.models.loading import LoadedModel
 from server.models.manager import ModelManager
 from server.models.resolve import ModelSource, resolve
+from server.models.slot import Slot
 from server.models.store import Store
 from server.settings import Settings
 
@@ -90,6 +92,65 @@ async def test_a_model_whose_process_dies_fails_its_requests_and_is_loaded_again
     second = await manager.get("demo")
     assert second.engine.pid != first.engine.pid
     assert await answer(second) == text
+
+
+async def crashed(manager: ModelManager, source: ModelSource) -> None:
+    """Have a model loaded, lose its file and its process, and see one attempt at loading it again fail."""
+    manager.want(source)
+    model = await manager.get(source.name)
+    source.path.rename(source.path.with_suffix(".lost"))
+    os.kill(model.engine.pid, signal.SIGKILL)
+    async with asyncio.timeout(LOADED_WITHIN):
+        while "cannot be read" not in manager.statuses()[0].stage:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def own_source(store: Store, demo_gguf: Path, tmp_path: Path) -> ModelSource:
+    """A model whose file the test may move away."""
+    path = tmp_path / "own.gguf"
+    path.write_bytes(demo_gguf.read_bytes())
+    return resolve(str(path), store)
+
+
+async def test_a_model_that_stays_is_loaded_again_however_often_that_fails(
+    manager: ModelManager, own_source: ModelSource
+) -> None:
+    await crashed(manager, own_source)
+    own_source.path.with_suffix(".lost").rename(own_source.path)
+    async with asyncio.timeout(LOADED_WITHIN):
+        while not manager.loaded():
+            await asyncio.sleep(0.05)
+    assert await answer(await manager.get("own"))
+
+
+async def test_a_model_that_is_ended_is_not_loaded_again(manager: ModelManager, own_source: ModelSource) -> None:
+    await crashed(manager, own_source)
+    (slot,) = manager._slots.values()
+    assert slot.watching
+    assert not slot.watching.done(), "it waits for the next attempt"
+    await manager.unload("own")
+    assert slot.watching.cancelled()
+    assert (manager.statuses(), slot.loading, slot.model) == ([], None, None)
+
+
+class OnTheLoop(dict[str, Slot]):
+    """Slots that no other thread may look at."""
+
+    def values(self) -> Any:
+        asyncio.get_running_loop()
+        return super().values()
+
+
+async def test_threads_that_read_files_leave_the_slots_alone(
+    manager: ModelManager, store: Store, demo_gguf: Path, tmp_path: Path
+) -> None:
+    store_models(store, demo_gguf, tmp_path, "mine")
+    manager._slots = OnTheLoop(demo=Slot(resolve(str(demo_gguf), store)))
+    with pytest.raises(RequestError, match="there is no model 'absent'; there are demo, mine"):
+        await manager.get("absent")
+    assert set(await known_models(manager)) == {"demo", "mine"}
+    assert (await known_model(manager, "Demo:latest")).path == demo_gguf
 
 
 async def test_a_request_loads_the_model_of_the_store_that_it_names(

@@ -76,7 +76,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 def manager_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> ModelManager:
     manager = ModelManager(Settings(cache_ram=0, **settings), Store(tmp_path))
 
-    def source(name: str) -> ModelSource:
+    def source(name: str, wanted: list[str]) -> ModelSource:
         return ModelSource(name, tmp_path / name, "d")
 
     monkeypatch.setattr(manager, "_from_store", source)

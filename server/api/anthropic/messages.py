@@ -30,11 +30,15 @@ async def create_message(body: MessagesRequest, request: Request, context: Conte
 
 
 @router.post("/v1/messages/count_tokens", summary="Count a conversation's tokens")
-async def count_tokens(body: CountTokensRequest, context: ContextOf) -> Response:
+async def count_tokens(body: CountTokensRequest, request: Request, context: ContextOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
-    model = await context.model(body.model)
-    counted = await prompt_tokens(model, await context.prepare(model, body.task(model, context.partition)))
+    counted = await while_connected(request, _count(body, context))
     return Response(msgspec.json.encode({"input_tokens": counted}), media_type="application/json")
+
+
+async def _count(body: CountTokensRequest, context: Context) -> int:
+    model = await context.model(body.model)
+    return await prompt_tokens(model, await context.prepare(model, body.task(model, context.partition)))
 
 
 async def _begin(body: MessagesRequest, context: Context) -> tuple[LoadedModel, Prepared, MessageWriter]:

@@ -18,7 +18,7 @@ from server.chat.events import CallArguments, CallStart, Content, Event, Reasoni
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from server.chat.answer import ChatDelta
+    from server.chat.answer import ChatDelta, ChatFinish
     from server.engine.messages import Usage
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -98,6 +98,7 @@ class MessageWriter:
         self._pieces: list[str] = []
         self._thinking_tokens = 0
         self._pinged = False
+        self._finish: ChatFinish | None = None
 
     def begin(self, prompt_tokens: int) -> bytes:
         """The stream's first event. How many of the prompt's tokens are cached is only known at its end."""
@@ -110,6 +111,7 @@ class MessageWriter:
         events = b"".join(self._take(event) for event in delta.events)
         if delta.finish is not None:
             events += self._close()
+            self._finish = delta.finish
             self.message.stop_reason = self._stop_reason(delta)
             if self.message.stop_reason == "stop_sequence":
                 self.message.stop_sequence = delta.stop_string
@@ -123,7 +125,7 @@ class MessageWriter:
             cache_read_input_tokens=usage.cached_tokens,
             output_tokens_details=OutputDetails(self._thinking_tokens),
         )
-        if self.message.stop_reason == "max_tokens" and usage.completion_tokens < self._max_tokens:
+        if self._finish == "length" and usage.completion_tokens < self._max_tokens:
             self.message.stop_reason = "model_context_window_exceeded"
         delta = {"stop_reason": self.message.stop_reason, "stop_sequence": self.message.stop_sequence}
         return _event("message_delta", delta=delta, usage=self.message.usage) + _event("message_stop")

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from server.api.choices import require_room
 from server.api.context import Context, ContextOf
 from server.api.infill import infill_prompt
 from server.api.llama_server.completion_request import (
@@ -20,7 +21,7 @@ from server.api.llama_server.completion_request import (
 from server.api.llama_server.settings import generation_settings
 from server.api.openai.output import prompt_progress, timings
 from server.api.streaming import error_event, gather, merge, stream_events, while_connected
-from server.engine.messages import Delta, Done, TokenLogprob, Usage
+from server.engine.messages import Delta, Done, FinishReason, TokenLogprob, Usage
 from server.engine.request import Generate
 from server.errors import RequestError
 from server.models.loading import LoadedModel
@@ -42,11 +43,13 @@ class _Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     stop_type: StopType = "none"
     stopping_word: str = ""
+    finish: FinishReason | None = None
 
     def add(self, delta: Delta) -> None:
         self.text += delta.text
         self.tokens += delta.tokens
         self.logprobs += delta.logprobs
+        self.finish = delta.finish or self.finish
         if delta.finish == "stop":
             self.stop_type, self.stopping_word = ("word", delta.stop_string) if delta.stop_string else ("eos", "")
         elif delta.finish is not None:
@@ -111,7 +114,7 @@ class _Run:
         return part | _probabilities(self.body, delta.logprobs)
 
     def whole(self, index: int, request: Generate, answer: _Answer, usage: Usage) -> dict[str, Any]:
-        """All there is to tell of a continuation. A cut context counts as truncated only if no limit was reached."""
+        """All there is to tell of a continuation, which counts as truncated where it filled the context."""
         limit = request.max_tokens
         full = {
             "index": index,
@@ -125,7 +128,7 @@ class _Run:
             "generation_settings": generation_settings(request, self.model.info.context),
             "prompt": request.prompt,
             "has_new_line": "\n" in answer.text,
-            "truncated": answer.stop_type == "limit" and (limit is None or len(answer.tokens) < limit),
+            "truncated": answer.finish == "length" and (limit is None or len(answer.tokens) < limit),
             "stop_type": answer.stop_type,
             "stopping_word": answer.stopping_word,
             "tokens_cached": usage.cached_tokens,
@@ -140,30 +143,41 @@ class _Run:
 @router.post("/completions", include_in_schema=False)
 async def completion(body: CompletionRequest, request: Request, context: ContextOf) -> Response:
     """Continue one or several prompts, whole or as a stream of server-sent events."""
-    model = await context.model(body.model)
-    prompts = [await _tokens(prompt, model) for prompt in body.prompts()]
-    return await _respond(body, request, context, model, prompts)
+    return await _respond(request, await while_connected(request, _continuing(body, context)))
 
 
 @router.post("/infill", summary="Fill the gap in a text")
 async def infill(body: InfillRequest, request: Request, context: ContextOf) -> Response:
     """Generate what belongs between two texts, with a model that has fill-in-the-middle tokens."""
+    return await _respond(request, await while_connected(request, _filling(body, context)))
+
+
+async def _continuing(body: CompletionRequest, context: Context) -> _Run:
+    model = await context.model(body.model)
+    return await _prepared(body, context, model, [await _tokens(prompt, model) for prompt in body.prompts()])
+
+
+async def _filling(body: InfillRequest, context: Context) -> _Run:
     model = await context.model(body.model)
     extra = [(one.filename, one.text) for one in body.input_extra or ()]
     prompt = await infill_prompt(
         model, body.input_prefix, body.input_suffix, extra=extra, prompt=body.prompt, param="input_suffix"
     )
-    return await _respond(body, request, context, model, [prompt])
+    return await _prepared(body, context, model, [prompt])
 
 
-async def _respond(
-    body: SamplingFields, request: Request, context: Context, model: LoadedModel, prompts: Sequence[str | list[int]]
-) -> Response:
-    requests = [await body.generate(prompt, model, context) for prompt in prompts]
+async def _prepared(
+    body: SamplingFields, context: Context, model: LoadedModel, prompts: Sequence[str | list[int]]
+) -> _Run:
+    requests = [context.timed(await body.generate(prompt, model, context)) for prompt in prompts]
+    require_room(model, requests, "n_cmpl")
     for one in requests:
         context.log_prompt(model.name, one)
-    run = _Run(body, model, requests)
-    if body.stream:
+    return _Run(body, model, requests)
+
+
+async def _respond(request: Request, run: _Run) -> Response:
+    if run.body.stream:
         return await stream_events(request, run.stream())
     return Response(await while_connected(request, run.answer()), media_type="application/json")
 

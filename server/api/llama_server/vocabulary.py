@@ -3,13 +3,14 @@
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from server.api.context import ContextOf
+from server.api.context import Context, ContextOf
 from server.api.llama_server.completion_request import Token
 from server.api.openai.chat_request import ChatRequest
+from server.api.streaming import while_connected
 from server.api.whole_text import WholeTextRequest
 
 router = APIRouter(tags=["llama-server"])
@@ -36,31 +37,43 @@ class DetokenizeRequest(WholeTextRequest):
 
 
 @router.post("/tokenize", summary="Tell the tokens of a text")
-async def tokenize(body: TokenizeRequest, context: ContextOf) -> Response:
+async def tokenize(body: TokenizeRequest, request: Request, context: ContextOf) -> Response:
     """The token ids of a text, with their pieces if wanted."""
+    return _json(await while_connected(request, _tokenized(body, context)))
+
+
+async def _tokenized(body: TokenizeRequest, context: Context) -> dict[str, Any]:
     model = await context.model(body.model, "vocabulary")
     found = await model.engine.tokenize(
         body.content, add_special=body.add_special, parse_special=body.parse_special, pieces=body.with_pieces
     )
     if not body.with_pieces:
-        return _json({"tokens": found.tokens})
+        return {"tokens": found.tokens}
     pairs = zip(found.tokens, found.pieces, strict=True)
-    return _json({"tokens": [{"id": token, "piece": _readable(piece)} for token, piece in pairs]})
+    return {"tokens": [{"id": token, "piece": _readable(piece)} for token, piece in pairs]}
 
 
 @router.post("/detokenize", summary="Tell the text of tokens")
-async def detokenize(body: DetokenizeRequest, context: ContextOf) -> Response:
+async def detokenize(body: DetokenizeRequest, request: Request, context: ContextOf) -> Response:
     """The text of tokens, special ones included."""
+    return _json(await while_connected(request, _detokenized(body, context)))
+
+
+async def _detokenized(body: DetokenizeRequest, context: Context) -> dict[str, Any]:
     model = await context.model(body.model, "vocabulary")
-    return _json({"content": await model.engine.detokenize(body.tokens)})
+    return {"content": await model.engine.detokenize(body.tokens)}
 
 
 @router.post("/apply-template", summary="Tell the prompt that messages become")
-async def apply_template(body: ChatRequest, context: ContextOf) -> Response:
+async def apply_template(body: ChatRequest, request: Request, context: ContextOf) -> Response:
     """What a chat request, in OpenAI's form, would give the model to read."""
+    return _json(await while_connected(request, _templated(body, context)))
+
+
+async def _templated(body: ChatRequest, context: Context) -> dict[str, Any]:
     model = await context.model(body.model)
     prepared = await context.prepare(model, body.task(model, context.partition))
-    return _json({"prompt": prepared.generate.prompt})
+    return {"prompt": prepared.generate.prompt}
 
 
 def _readable(piece: bytes) -> str | list[int]:

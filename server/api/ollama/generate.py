@@ -28,7 +28,7 @@ from server.chat.media import Shown
 from server.chat.renderer import Renderer, in_turn
 from server.chat.task import ChatTask
 from server.engine.client import Engine
-from server.engine.messages import Done
+from server.engine.messages import Done, TokenLogprob
 from server.engine.request import Generate
 from server.models.loading import LoadedModel
 from server.models.modelfile import is_go_template
@@ -149,13 +149,14 @@ async def _tokens(generate: Generate, before: list[int], model: LoadedModel) -> 
 
 async def _continued(body: GenerateRequest, model: LoadedModel, context: Context) -> AsyncGenerator[ChatDelta | Done]:
     prompt = await infill_prompt(model, body.prompt, body.suffix) if body.suffix else body.prompt
-    request = body.generate(prompt, model, context.partition)
+    request = context.timed(body.generate(prompt, model, context.partition))
     context.log_prompt(model.name, request)
     return _text_deltas(model.engine, request)
 
 
 async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[ChatDelta | Done]:
-    """What the engine says, as text and nothing else."""
+    """What the engine says, as text and nothing else. Log-probabilities come with the text that they belong to."""
+    held: list[TokenLogprob] = []
     async with aclosing(engine.generate(request)) as items:
         async for item in items:
             if isinstance(item, Done):
@@ -163,7 +164,9 @@ async def _text_deltas(engine: Engine, request: Generate) -> AsyncGenerator[Chat
             else:
                 finish = None if item.finish is None else chat_finish(item.finish, calls=False)
                 events = [Content(item.text)] if item.text else []
-                yield ChatDelta(item.index, [*events], item.logprobs, finish=finish, tokens=item.tokens)
+                held += item.logprobs
+                told, held = (held, []) if events or finish else ([], held)
+                yield ChatDelta(item.index, [*events], told, finish=finish, tokens=item.tokens)
 
 
 def _response(said: Said, **fields: Any) -> GenerateResponse:

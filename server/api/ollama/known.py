@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from converter.errors import ConversionError
 from converter.gguf_info import read_gguf_info
 from server.errors import RequestError
 from server.models.describe import details_of, in_short
+from server.models.manifest import Details
 from server.models.projector import ARCHITECTURE as PROJECTOR_FAMILY
 from server.models.projector import NO_PROJECTOR
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from server.models.manager import ModelManager
-    from server.models.manifest import Details, Manifest
+    from server.models.manifest import Manifest
     from server.models.resolve import ModelSource
+
+
+_UNREADABLE = Details(architecture="unknown", parameters=0, quantization="unknown", context_length=0)
 
 
 class ModelDetails(msgspec.Struct):
@@ -62,19 +69,24 @@ class Known:
         return ModelDetails(family, families, in_short(self.details.parameters), self.details.quantization)
 
 
-def known_models(manager: ModelManager) -> dict[str, Known]:
-    """Every model that requests may name, by its name. Reads files."""
+async def known_models(manager: ModelManager) -> dict[str, Known]:
+    """Every model that requests may name, by its name."""
+    return await asyncio.to_thread(_read, manager, manager.sources())
+
+
+def _read(manager: ModelManager, sources: Sequence[ModelSource]) -> dict[str, Known]:
+    """Those in the store and the wanted ones. Reads files."""
     found = {manifest.name: _stored(manifest, manager) for manifest in manager.store.list()}
-    for source in manager.sources():
+    for source in sources:
         stored = found.get(source.name)
         found[source.name] = replace(stored, projector=source.projector) if stored else _from_path(source)
     return found
 
 
-def known_model(manager: ModelManager, name: str) -> Known:
-    """The model of that name. Reads files. Raises RequestError: 404 where there is none."""
+async def known_model(manager: ModelManager, name: str) -> Known:
+    """The model of that name. Raises RequestError: 404 where there is none."""
     wanted = name.removesuffix(":latest").lower()
-    for known, model in known_models(manager).items():
+    for known, model in (await known_models(manager)).items():
         if known.lower() == wanted:
             return model
     raise RequestError(f"model '{name}' not found", status=404, code="model_not_found", param="model")
@@ -95,14 +107,19 @@ def _stored(manifest: Manifest, manager: ModelManager) -> Known:
 
 
 def _from_path(source: ModelSource) -> Known:
-    status = source.path.stat()
-    beside = source.projector.stat().st_size if source.projector else 0
+    try:
+        status = source.path.stat()
+        size = status.st_size + (source.projector.stat().st_size if source.projector else 0)
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        details = details_of(read_gguf_info(source.path))
+    except (OSError, ConversionError):  # moved or removed since it was loaded; it can still answer
+        size, modified, details = 0, datetime.now(UTC), _UNREADABLE
     return Known(
         name=source.name,
         path=source.path,
         digest=source.digest.split(":")[-1],
-        size=status.st_size + beside,
-        modified=datetime.fromtimestamp(status.st_mtime, UTC),
-        details=details_of(read_gguf_info(source.path)),
+        size=size,
+        modified=modified,
+        details=details,
         projector=source.projector,
     )

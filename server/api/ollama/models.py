@@ -1,6 +1,5 @@
 """GET /api/version, /api/tags and /api/ps: whose API this is, which models there are, and which are loaded."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -57,7 +56,7 @@ async def version() -> Response:
 @router.head("/tags", include_in_schema=False)
 async def tags(context: ContextOf) -> Response:
     """The models that requests may name: those in the store and the loaded ones, newest first."""
-    models = await asyncio.to_thread(known_models, context.manager)
+    models = await known_models(context.manager)
     newest = sorted(models.values(), key=lambda known: known.modified, reverse=True)
     return json_response({"models": [_listed(known) for known in newest]})
 
@@ -65,9 +64,9 @@ async def tags(context: ContextOf) -> Response:
 @router.get("/ps", summary="List loaded models")
 async def ps(context: ContextOf) -> Response:
     """The loaded models, what memory they take, and when they are unloaded if nobody uses them."""
-    models = await asyncio.to_thread(known_models, context.manager)
-    found = [_running(status, models[status.name]) for status in context.manager.statuses() if status.model]
-    return json_response({"models": found})
+    statuses = [status for status in context.manager.statuses() if status.model]
+    models = await known_models(context.manager)
+    return json_response({"models": [_running(status, models[status.name]) for status in statuses]})
 
 
 def _listed(known: Known) -> ListedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from server.api.ollama.known import known_model
@@ -26,7 +25,7 @@ async def load_or_unload(name: str, keep_alive: float | None, context: Context) 
     if keep_alive != 0:
         await context.model(name, keep_alive=keep_alive)
         return "load"
-    known = await asyncio.to_thread(known_model, context.manager, name)
+    known = await known_model(context.manager, name)
     require_leaving(context.manager, name)
     context.manager.retire(known.name)
     return "unload"

@@ -8,12 +8,14 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
 from server.api.context import ContextOf
 from server.api.ollama.known import Known, known_model
 from server.api.ollama.thinking import can_think
 from server.api.ollama.wire import JsonRoute, NamedModel, json_response, timestamp
 from server.chat.template import CHATML
+from server.errors import BrimError, RequestError
 from server.models.describe import as_modelfile_text, template_of
 from server.models.embedding import pooling_of
 from server.models.manager import ModelManager
@@ -40,11 +42,16 @@ class ShowRequest(NamedModel):
 @router.post("/show", summary="Describe a model")
 async def show(body: ShowRequest, context: ContextOf) -> Response:
     """A model's Modelfile, parameters, template, metadata, and what it can do."""
-    return json_response(await asyncio.to_thread(_shown, context.manager, body.model, verbose=body.verbose))
+    known = await known_model(context.manager, body.model)
+    try:
+        return json_response(await asyncio.to_thread(_shown, context.manager, known, verbose=body.verbose))
+    except (ConversionError, BrimError) as error:
+        message = f"'{body.model}' cannot be described: {error}"
+        raise RequestError(message, status=404, code="model_not_found", param="model") from error
 
 
-def _shown(manager: ModelManager, name: str, *, verbose: bool) -> dict[str, Any]:
-    known = known_model(manager, name)
+def _shown(manager: ModelManager, known: Known, *, verbose: bool) -> dict[str, Any]:
+    """Reads files. Raises ConversionError or BrimError where it cannot."""
     info = read_gguf_info(known.path)
     projector = read_gguf_info(known.projector) if known.projector else None
     template = _template(known, info, manager)

@@ -97,11 +97,14 @@ async def chat_completions(body: ChatRequest, request: Request, context: Context
 
 @router.post("/v1/chat/completions/input_tokens", summary="Count a conversation's tokens")
 @router.post("/chat/completions/input_tokens", include_in_schema=False)
-async def count_input_tokens(body: ChatRequest, context: ContextOf) -> Response:
+async def count_input_tokens(body: ChatRequest, request: Request, context: ContextOf) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools. As in llama-server."""
-    model, prepared = await _begin(body, context)
-    count = {"object": "response.input_tokens", "input_tokens": await prompt_tokens(model, prepared)}
+    count = {"object": "response.input_tokens", "input_tokens": await while_connected(request, _count(body, context))}
     return Response(encode(count), media_type="application/json")
+
+
+async def _count(body: ChatRequest, context: Context) -> int:
+    return await prompt_tokens(*await _begin(body, context))
 
 
 async def _begin(body: ChatRequest, context: Context) -> tuple[LoadedModel, Prepared]:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from msgspec import structs
 from starlette.responses import Response
 
+from server.api.choices import require_room
 from server.api.context import Context, ContextOf
 from server.api.infill import infill_prompt
 from server.api.openai.completion_request import CompletionRequest, one_or_several
@@ -87,13 +88,14 @@ async def _jobs(body: CompletionRequest, model: LoadedModel, context: Context) -
     jobs: list[_Job] = []
     for prompt in one_or_several(body.prompt):
         asked = await infill_prompt(model, prompt, body.suffix) if body.suffix else prompt
-        request = body.generate(asked, model, context.partition)
+        request = context.timed(body.generate(asked, model, context.partition))
         context.log_prompt(model.name, request)
         if body.echo:
             echo = prompt if isinstance(prompt, str) else await model.engine.detokenize(prompt)
             jobs.append(_Job(request, echo, await _first_token(prompt, model) if request.prompt_logprobs else ()))
         else:
             jobs.append(_Job(request))
+    require_room(model, [job.request for job in jobs])
     return jobs
 
 
@@ -128,7 +130,7 @@ async def _answer(body: CompletionRequest, context: Context) -> bytes:
         system_fingerprint=fingerprint(model),
         choices=choices,
         usage=add_usage(usages),
-        timings=timings(usages[-1]) if body.timings else None,
+        timings=timings(*usages) if body.timings else None,
     )
     return encode(completion)
 
@@ -137,13 +139,48 @@ def _logprobs(job: _Job, choice: Choice, first: Choice) -> TextLogprobs:
     return job.logprob_writer().write([*job.first, *first.prompt_logprobs, *choice.logprobs])
 
 
+class _Beginnings:
+    """Puts before each choice of a stream what comes before its continuation, and numbers the choices of all prompts.
+
+    Of the prompt's log-probabilities the engine tells with the first choice only: the others wait until it has.
+    """
+
+    def __init__(self, jobs: list[_Job]) -> None:
+        self._jobs = jobs
+        self._told: list[list[TokenLogprob]] = [[*job.first] for job in jobs]
+        self._waiting: list[list[Delta] | None] = [[] if job.request.prompt_logprobs else None for job in jobs]
+        self._begun: set[int] = set()
+
+    def put_before(self, number: int, delta: Delta) -> list[Delta]:
+        """What can be told now that a choice of a prompt has come this far."""
+        waiting = self._waiting[number]
+        if waiting is None:
+            return [self._whole(number, delta)]
+        if delta.index > 0:
+            waiting.append(delta)
+            return []
+        self._told[number] += delta.prompt_logprobs
+        if not (delta.tokens or delta.finish):
+            return []
+        self._waiting[number] = None
+        return [self._whole(number, one) for one in (delta, *waiting)]
+
+    def _whole(self, number: int, delta: Delta) -> Delta:
+        job = self._jobs[number]
+        index = number * job.request.n + delta.index
+        if index in self._begun:
+            return structs.replace(delta, index=index) if number else delta
+        self._begun.add(index)
+        return structs.replace(delta, index=index, text=job.echo + delta.text, prompt_logprobs=self._told[number])
+
+
 async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[bytes]:
     model = await context.model(body.model)
     jobs = await _jobs(body, model, context)
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     chunks = ChunkWriter("cmpl", "text_completion", model, with_usage=with_usage)
     n = body.n or 1
-    unbegun = {number * n + index: job for number, job in enumerate(jobs) for index in range(n)}
+    beginnings = _Beginnings(jobs)
     writers = [job.logprob_writer() for job in jobs for _ in range(n)] if body.logprobs is not None else []
     usages: list[Usage] = []
     begun = False
@@ -157,15 +194,10 @@ async def _stream(body: CompletionRequest, context: Context) -> AsyncGenerator[b
                     begun = True
                     yield chunks.progress(item.progress)
                     continue
-                index = number * n + item.index
-                delta = structs.replace(item, index=index) if number else item
-                if job := unbegun.pop(index, None):
-                    delta = structs.replace(
-                        delta, text=job.echo + delta.text, prompt_logprobs=[*job.first, *delta.prompt_logprobs]
-                    )
-                if event := _event_of(delta, chunks, writers[index] if writers else None):
-                    begun = True
-                    yield event
+                for delta in beginnings.put_before(number, item):
+                    if event := _event_of(delta, chunks, writers[delta.index] if writers else None):
+                        begun = True
+                        yield event
         except RequestError as error:
             if not begun:
                 raise

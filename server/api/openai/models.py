@@ -53,6 +53,8 @@ def _json(content: Any) -> Response:
 
 @router.get("/v1/models", summary="List models")
 @router.get("/models", include_in_schema=False)
+@router.head("/v1/models", include_in_schema=False)
+@router.head("/models", include_in_schema=False)
 async def list_models(context: ContextOf) -> Response:
     """The models that requests may name: the loaded ones and those in the store."""
     return _json({"object": "list", "data": list(_models(context).values())})

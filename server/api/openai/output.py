@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct, field
 
+from server.engine.messages import Usage
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from server.chat.answer import ChatFinish
-    from server.engine.messages import FinishReason, PromptProgress, TokenLogprob, Usage
+    from server.engine.messages import FinishReason, PromptProgress, TokenLogprob
     from server.models.loading import LoadedModel
 
 Finish = Literal["stop", "length", "tool_calls", "function_call"]
@@ -100,18 +102,21 @@ def finish_reason(reason: FinishReason | ChatFinish) -> Finish:
 
 def add_usage(parts: Iterable[Usage], *, reasoning: int = 0) -> UsageObject:
     """OpenAI's `usage` for one or several prompts, with `reasoning` of the generated tokens spent on that."""
+    usage = _sum(parts)
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    accepted = usage.accepted_predicted_tokens
+    details = CompletionTokenDetails(reasoning, accepted, usage.predicted_tokens - accepted)
+    return UsageObject(prompt, completion, prompt + completion, TokenDetails(usage.cached_tokens), details)
+
+
+def _sum(parts: Iterable[Usage]) -> Usage:
     parts = list(parts)
-    prompt = sum(usage.prompt_tokens for usage in parts)
-    completion = sum(usage.completion_tokens for usage in parts)
-    cached = sum(usage.cached_tokens for usage in parts)
-    predicted = sum(usage.predicted_tokens for usage in parts)
-    accepted = sum(usage.accepted_predicted_tokens for usage in parts)
-    details = CompletionTokenDetails(reasoning, accepted, predicted - accepted)
-    return UsageObject(prompt, completion, prompt + completion, TokenDetails(cached), details)
+    return Usage(**{name: sum(getattr(usage, name) for usage in parts) for name in Usage.__struct_fields__})
 
 
-def timings(usage: Usage) -> dict[str, Any]:
-    """llama-server's `timings`, under its names; milliseconds."""
+def timings(*parts: Usage) -> dict[str, Any]:
+    """llama-server's `timings`, under its names; milliseconds, which add up where several prompts go side by side."""
+    usage = _sum(parts)
     computed = usage.prompt_tokens - usage.cached_tokens
     prompt_ms, predicted_ms = usage.prompt_seconds * 1000, usage.generation_seconds * 1000
     found: dict[str, Any] = {
@@ -173,10 +178,18 @@ class TextLogprobWriter:
             unknown = math.isnan(one.logprob)
             found.tokens.append(_text(one.piece))
             found.token_logprobs.append(None if unknown else one.logprob)
-            found.top_logprobs.append(None if unknown else {_text(piece): logprob for _, piece, logprob in one.top})
+            found.top_logprobs.append(None if unknown else _by_text(one))
             found.text_offset.append(self._offset)
             self._offset += len(_text(one.piece))
         return found
+
+
+def _by_text(one: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens and the chosen one; of those with the same text, such as halves of characters, the first."""
+    found: dict[str, float] = {}
+    for _, piece, logprob in (*one.top, (one.token, one.piece, one.logprob)):
+        found.setdefault(_text(piece), logprob)
+    return found
 
 
 def _text(piece: bytes) -> str:
@@ -226,5 +239,5 @@ class ChunkWriter:
         if with_usage:
             parts += b',"usage":' + msgspec.json.encode(add_usage(usages, reasoning=reasoning))
         if with_timings:
-            parts += b',"timings":' + msgspec.json.encode(timings(usages[-1]))
+            parts += b',"timings":' + msgspec.json.encode(timings(*usages))
         return b"".join((self._head, b"]", parts, b"}\n\n"))

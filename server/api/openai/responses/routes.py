@@ -134,10 +134,17 @@ async def _stream(body: ResponseRequest, context: Context, store: ResponseStore)
 
 @router.post("/v1/responses/input_tokens", summary="Count a conversation's tokens")
 @router.post("/responses/input_tokens", include_in_schema=False)
-async def count_input_tokens(body: InputTokensRequest, context: ContextOf, store: StoreOf) -> Response:
+async def count_input_tokens(
+    body: InputTokensRequest, request: Request, context: ContextOf, store: StoreOf
+) -> Response:
     """How many tokens the model would read: the rendered conversation's, with its tools."""
+    counted = await while_connected(request, _count(body, context, store))
+    return _json({"object": "response.input_tokens", "input_tokens": counted})
+
+
+async def _count(body: InputTokensRequest, context: Context, store: ResponseStore) -> int:
     model, prepared, _ = await _prepare(body, context, store)
-    return _json({"object": "response.input_tokens", "input_tokens": await prompt_tokens(model, prepared)})
+    return await prompt_tokens(model, prepared)
 
 
 @router.get("/v1/responses/{response_id}", summary="Look at a kept response")

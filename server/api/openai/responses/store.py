@@ -30,6 +30,7 @@ MOST_RESPONSES = 100_000
 BUSY_SECONDS = 10.0
 RETRY_SECONDS = 0.01
 VERSION = 1
+PREVIOUS_NOT_FOUND = "previous_response_not_found"
 
 _SCHEMA = """
 CREATE TABLE responses (
@@ -127,13 +128,13 @@ class ResponseStore:
         with self._opened() as db:
             chain = db.execute(_CHAIN, {"id": name, "partition": partition, "since": self._since()}).fetchall()
             if not chain:
-                raise _not_found(name, "previous_response_id")
+                raise _not_found(name, code=PREVIOUS_NOT_FOUND, param="previous_response_id")
             if missing := chain[0][1]:
                 raise RequestError(
                     f"the response '{name}' goes on from '{missing}', which is no longer kept; send the whole "
                     "conversation as input",
                     status=404,
-                    code="previous_response_not_found",
+                    code=PREVIOUS_NOT_FOUND,
                     param="previous_response_id",
                 )
             found: list[Json] = []
@@ -235,5 +236,5 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             sleep(RETRY_SECONDS)
 
 
-def _not_found(name: str, param: str | None = None) -> RequestError:
-    return RequestError(f"there is no response '{name}' among those kept", status=404, code="not_found", param=param)
+def _not_found(name: str, *, code: str = "not_found", param: str | None = None) -> RequestError:
+    return RequestError(f"there is no response '{name}' among those kept", status=404, code=code, param=param)
