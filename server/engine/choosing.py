@@ -10,7 +10,7 @@ import numpy as np
 from server.engine.constraint import ConstraintError
 from server.engine.cores import roam
 from server.engine.messages import TokenLogprob
-from server.engine.sampler import log_probabilities
+from server.engine.sampler import NotANumberError, log_probabilities
 from server.engine.sequence import Choice
 
 if TYPE_CHECKING:
@@ -51,19 +51,23 @@ class Chooser:
 
     def _choose(self, work: Work, rows: Logits) -> Choice:
         """The tokens that a sequence's rows of logits give: one, and one more for each draft that it proves right."""
-        sequence = work.sequence
         choice = Choice([])
-        if sequence.request.ask.prompt_logprobs and sequence.index == 0:
+        try:
+            self._take(work, rows, choice)
+        except (ConstraintError, NotANumberError) as error:
+            choice.fault = error
+        return choice
+
+    def _take(self, work: Work, rows: Logits, choice: Choice) -> None:
+        """Add to a choice what rows of logits give. Raises ConstraintError and NotANumberError."""
+        sequence = work.sequence
+        if not sequence.request.prompt_logprobs_told(sequence):
             choice.prompt_logprobs = self._prompt_logprobs(work, rows)
         if work.start + len(work.tokens) - work.drafts < len(sequence.tokens):
-            return choice  # more of the prompt is still to come
+            return  # more of the prompt is still to come
         first = work.outputs - work.drafts - 1
         for i in range(work.drafts + 1):
-            try:
-                token = self._choose_one(sequence, rows[first + i], choice)
-            except ConstraintError as error:
-                choice.fault = str(error)
-                break
+            token = self._choose_one(sequence, rows[first + i], choice)
             if choice.calls_from is None and sequence.constraint and sequence.constraint.set_off:
                 choice.calls_from = len(choice.tokens)
             choice.tokens.append(token)
@@ -76,7 +80,6 @@ class Chooser:
             ):
                 break
             choice.accepted += 1
-        return choice
 
     def _choose_one(self, sequence: Sequence, row: Row, choice: Choice) -> int:
         ask = sequence.request.ask
@@ -106,17 +109,17 @@ class Chooser:
         return TokenLogprob(token, self._vocab.piece(token, special=True), logprob, likeliest)
 
     def _prompt_logprobs(self, work: Work, rows: Logits) -> list[TokenLogprob]:
-        """For each prompt token that the batch's rows predict: its log-probability."""
-        tokens = work.sequence.request.prompt
+        """For each prompt token that the batch's rows predict, and that has not been told of yet: its log-probability.
+
+        A prompt that was interrupted is computed from its beginning again.
+        """
+        request = work.sequence.request
         found: list[TokenLogprob] = []
-        for i, row in enumerate(rows):
-            at = work.start + i + 1
-            if at < len(tokens):
-                found.append(
-                    self._logprob(
-                        tokens[at], *log_probabilities(row, tokens[at], work.sequence.request.ask.logprobs or 0)
-                    )
-                )
+        for at, row in enumerate(rows, work.start + 1):
+            if request.told < at < len(request.prompt):
+                token = request.prompt[at]
+                found.append(self._logprob(token, *log_probabilities(row, token, request.ask.logprobs or 0)))
+        request.told = max(request.told, work.start + len(rows))
         return found
 
     def ends(self, sequence: Sequence, token: int) -> bool:

@@ -83,11 +83,14 @@ def _plain_attention_pays(spec: LoadSpec, model: Model, shape: ContextShape) -> 
     return cells > LONG_CONTEXT and score_bytes <= max(logit_bytes, SMALL_SCORES)
 
 
-def state_key(spec: LoadSpec, shape: ContextShape) -> str:
+def state_key(spec: LoadSpec, shape: ContextShape, model: Model) -> str:
     """Digest of everything that KV state depends on.
 
-    llama.cpp's form of it tells how many buffers there are; without flash attention it holds values transposed.
+    llama.cpp's form of it tells how many buffers there are; without flash attention it holds values transposed. Where
+    a model was trained on short contexts first (LongRoPE), keys are turned by other angles in a longer one.
     """
+    trained = model.metadata(f"{model.architecture}.rope.scaling.original_context_length")
+    one = shape.cells if shape.unified else shape.cells // shape.sequences
     facts = (
         spec.digest,
         spec.adapters,
@@ -95,6 +98,7 @@ def state_key(spec: LoadSpec, shape: ContextShape) -> str:
         1 if shape.unified else shape.sequences,
         shape.flash,
         (spec.rope_freq_base, spec.rope_freq_scale),
+        trained is not None and one > int(trained),
         llama_cpp.__version__,
         ctypes.sizeof(ctypes.c_void_p),
         sys.byteorder,

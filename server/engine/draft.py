@@ -27,6 +27,7 @@ class _Slot:
     """One of the draft context's sequences, and the tokens whose state it holds."""
 
     number: int
+    partition: str = ""
     tokens: list[int] = field(default_factory=list[int])
     used: int = 0
 
@@ -42,7 +43,7 @@ class DraftModel:
         device_bytes: what it holds, by llama.cpp's name of the device's memory.
 
     Raises:
-        LoadError: the draft could not be loaded, or its vocabulary is another.
+        LoadError: the draft could not be loaded, its vocabulary is another, or it cannot take a guess back.
     """
 
     name = "draft"
@@ -62,6 +63,11 @@ class DraftModel:
             raise LoadError(
                 f"{spec.draft_path} has another vocabulary than {spec.name} ({self._model.vocab.size} tokens instead "
                 f"of {vocab.size}); a draft must share the model's tokenizer"
+            )
+        if not self._model.truncatable:
+            raise LoadError(
+                f"{spec.draft_path} cannot be a draft: its state (recurrent, or of a sliding window) cannot be cut, so "
+                "a wrong guess could not be taken back"
             )
         shape = ContextShape(
             cells=context * spec.parallel,
@@ -95,12 +101,16 @@ class DraftModel:
         return 0
 
     def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
-        """For each sequence up to so many tokens."""
+        """For each sequence up to so many tokens; none where much must be read before, a batch of it at a time."""
         slots = [self._slot_of(sequence) for sequence, _ in wanted]
-        latest = [self._catch_up(slot, sequence.tokens) for slot, (sequence, _) in zip(slots, wanted, strict=True)]
+        room = self._context.shape.batch
+        for slot, (sequence, _) in zip(slots, wanted, strict=True):
+            room -= self._catch_up(slot, sequence.tokens, room)
+        level = [i for i, (sequence, _) in enumerate(wanted) if len(slots[i].tokens) == len(sequence.tokens) - 1]
+        latest = [sequence.tokens[-1] for sequence, _ in wanted]
         begun = time.monotonic()
         drafts: list[list[int]] = [[] for _ in wanted]
-        while going := [i for i, (_, most) in enumerate(wanted) if len(drafts[i]) < most]:
+        while going := [i for i in level if len(drafts[i]) < wanted[i][1]]:
             going.sort(key=lambda i: slots[i].number)
             tokens = [latest[i] for i in going]
             positions = [len(slots[i].tokens) for i in going]
@@ -123,20 +133,26 @@ class DraftModel:
             for owner in [owner for owner, owned in self._owners.items() if owned is slot]:
                 del self._owners[owner]
             self._owners[sequence] = slot
+            self._give(slot, sequence.request.ask.partition)
         self._clock += 1
         slot.used = self._clock
         return slot
 
-    def _catch_up(self, slot: _Slot, tokens: list[int]) -> int:
-        """Compute all of a sequence's tokens but the last, which is returned."""
+    def _give(self, slot: _Slot, partition: str) -> None:
+        """Let a slot be a sequence's of this partition: of another's nothing is used, and no time tells of it."""
+        if slot.partition != partition:
+            self._context.drop(slot.number)
+            slot.partition, slot.tokens = partition, []
+
+    def _catch_up(self, slot: _Slot, tokens: list[int], room: int) -> int:
+        """Compute a sequence's tokens but the last one, `room` of them at most. Returns how many that were."""
         known = common_prefix(slot.tokens, tokens[:-1])
         if known < len(slot.tokens):
             self._context.drop(slot.number, known)
             del slot.tokens[known:]
-        missing = tokens[known:-1]
-        for start in range(0, len(missing), self._context.shape.batch):
-            part = missing[start : start + self._context.shape.batch]
-            positions = range(len(slot.tokens), len(slot.tokens) + len(part))
+        part = tokens[known:-1][:room]
+        if part:
+            positions = range(known, known + len(part))
             self._context.decode(part, positions, [slot.number] * len(part), [len(part) - 1])
             slot.tokens += part
-        return tokens[-1]
+        return len(part)

@@ -54,8 +54,8 @@ class Encoder:
                 continue
             try:
                 chunk.embeddings = self.projector.encode(chunk)
-            except RuntimeError as error:
-                self._on_failure(number, str(error))
+            except Exception as error:  # whoever waits for an answer must get one, and others theirs
+                self._on_failure(number, str(error) or type(error).__name__)
             else:
                 self._keep(chunk.key, chunk.embeddings)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from server.engine.cells import Cells
 from server.engine.kv_sources import WORTH_WAITING, Sources
-from server.engine.kv_tiers import WORTH_KEEPING, LowerTiers
+from server.engine.kv_tiers import LowerTiers
 from server.engine.neighbours import gathering_moves, moved_tokens, runs
 from server.engine.positions import TEXT
 from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
@@ -118,7 +118,8 @@ class KvCache:
         if pending:
             return NotNow.WAIT
         if best and best.entry.tier is Tier.DISK:
-            return NotNow.WAIT if self.lower.fetch(best.entry) else self._open_from(None, tokens, partition, positions)
+            self.lower.fetch(best.entry)
+            return NotNow.WAIT
         return self._open_from(best, tokens, partition, positions)
 
     def _open_from(
@@ -167,18 +168,30 @@ class KvCache:
         """Drop from the device what was computed past the entry's own tokens: drafts that were not accepted."""
         self._memory.drop(entry.sequence, entry.positions.at(entry.ready))
 
-    def close(self, entry: Entry, *, keep: bool = True) -> None:
-        """Give an entry back. What it has computed stays for others, unless another has it all or `keep` is False."""
+    def close(self, entry: Entry, *, keep: int | None = None) -> None:
+        """Give an entry back. What it has computed stays for others, unless another has it all.
+
+        Args:
+            keep: of how many tokens at most; where a state cannot be cut, nothing is kept then.
+        """
         entry.users -= 1
+        if keep is not None:
+            self._cut(entry, min(keep, entry.ready) if self.layout.truncatable else 0)
         self.tree.truncate(entry, entry.ready)
         self.tree.touch(entry)
-        if not keep or entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
+        if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
             self._release(entry)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Give back an entry that was opened for nothing: there is no room for the rest of it."""
+        if entry.hit is not None:
+            self.hits[entry.hit] -= 1
+            self.tokens_saved[entry.hit] -= entry.ready
+        self.close(entry)
 
     def checkpoint(self, entry: Entry) -> None:
         """Keep an entry's state as it is now in RAM: for models whose state cannot be cut later."""
-        if entry.ready >= WORTH_KEEPING:
-            self.lower.save(entry)
+        self.lower.save_before_loss(entry)
 
     def park(self, entry: Entry) -> Entry | None:
         """Take a running entry off the device and keep its state until `unpark`. None where RAM keeps nothing."""
@@ -190,9 +203,11 @@ class KvCache:
         self._release(entry)
         return parked
 
-    def unpark(self, parked: Entry) -> None:
-        """Let go of a parked state."""
+    def unpark(self, parked: Entry, *, keep: bool) -> None:
+        """Let go of a parked state, and with `keep` False forget it."""
         parked.users -= 1
+        if not keep:
+            self.lower.forget(parked)
 
     def gather(self, entries: Iterable[Entry], seconds: Callable[[int], float]) -> None:
         """Bring entries that are computed together into neighbouring buffers, where each has a buffer of its own.
@@ -246,7 +261,7 @@ class KvCache:
 
     def _note_hit(self, source: Entry, entry: Entry) -> None:
         """Count a reuse. A state leaves RAM for it where the device has next to all of it now, or the disk has all."""
-        tier = Tier.DISK if source.from_disk else source.tier
+        entry.hit = tier = Tier.DISK if source.from_disk else source.tier
         self.hits[tier] += 1
         self.tokens_saved[tier] += entry.ready
         elsewhere = source.from_disk or source.ready - entry.ready < WORTH_WAITING

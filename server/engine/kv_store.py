@@ -2,13 +2,16 @@
 
 A file is a magic line, a MessagePack header and the state. Its name is the digest of what it stands for; it is
 written under a temporary name, synced and renamed, by a thread of its own, so the decoding thread never waits for a
-disk. A file that is torn, corrupt, of another version or made for another key (model, adapters, KV type, RoPE,
-llama.cpp build) is deleted with one line in the log and never loaded.
+disk. A file that is torn, corrupt, of another name or version or made for another key (model, adapters, KV type, RoPE,
+llama.cpp build) is deleted with one line in the log and never loaded. Whatever the disk refuses costs no more than a
+line in the log either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import logging
 import os
 import queue
@@ -33,7 +36,12 @@ if TYPE_CHECKING:
 State = npt.NDArray[np.uint8]
 
 MAGIC = b"brim-kv-1\n"
-WRITES_WAITING = 64
+ANY_MAGIC = b"brim-kv-"
+"""How files of all versions begin."""
+RETRY = 60.0
+"""Seconds after a failed write within which no state is copied for another one."""
+_READ, _WRITE, _STOP = range(3)
+"""What the thread does first: for a state that is read, a prompt waits."""
 log = logging.getLogger("brim.kv")
 
 
@@ -65,26 +73,53 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwritten:
+    """A state that the disk did not take."""
+
+    partition: str
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """A state read back, or None where its file turned out unusable; `seconds` is how long that took."""
+    """A state read back.
+
+    Attributes:
+        state: None where it could not be read.
+        seconds: how long that took.
+        lost: whether that is for good, since the file is gone or was unusable.
+    """
 
     file: StoredFile
     state: State | None
     seconds: float
+    lost: bool
+
+
+Result = Written | Unwritten | Fetched
+_Work = StoredFile | tuple[Header, State] | None
 
 
 class DiskStore:
     """States in one folder, for one key.
 
     Args:
-        folder: made with mode 0700 where it is missing.
-        key: digest of all that a state depends on; files with another one are left to their owner unless torn.
-        limit: the most bytes all files may take.
-        memory: where states are read into.
+        folder: made with mode 0700 where it is missing. Each key has a folder in there; what those that no process uses
+            hold together beyond `limit` is deleted, oldest first.
+        key: digest of all that a state depends on.
+        limit: the most bytes all files of this key may take.
+        memory: where states are read into. As much as may lie spare there may be on its way to the disk or back.
+
+    Attributes:
+        room: bytes that may be on their way in one direction; a single state may take more.
+
+    Raises:
+        OSError: the folder cannot be made or is not to be written.
     """
 
     def __init__(self, folder: Path, key: str, limit: int, memory: SpareMemory) -> None:
         self.limit = limit
+        self.room = memory.limit // 2
         self.bytes = 0
         self.waiting_bytes = 0
         self._key = key
@@ -93,9 +128,16 @@ class DiskStore:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for made in (folder, self._folder):
             made.chmod(0o700)
-        self._work: queue.Queue[tuple[Header, State] | StoredFile | None] = queue.Queue(WRITES_WAITING)
-        self._results: deque[Written | Fetched] = deque()
-        self._counting = threading.Lock()
+        self._temporary = self._folder / f"{os.getpid()}.tmp"
+        self._in_use = os.open(self._folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # where there are no locks, nobody deletes what others use either
+            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        _bound_unused(folder, limit)
+        self._work: queue.PriorityQueue[tuple[int, int, _Work]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._results: deque[Result] = deque()
+        self._failed_at = -RETRY
+        self._counting = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="kv-disk", daemon=True)
         self._thread.start()
 
@@ -104,39 +146,46 @@ class DiskStore:
         found: list[tuple[float, Written]] = []
         for path in self._folder.iterdir():
             try:
-                header, offset = _read_header(path)
-                size = offset + header.size
-                _require(header.key == self._key, "it was made for another model or build")
-            except (OSError, ValueError) as error:
-                self._discard(path, error)
-                continue
-            self.bytes += size
-            found.append((path.stat().st_mtime, Written(header.partition, header.tokens, StoredFile(path, size))))
+                header, offset = self._header(path)
+                file = StoredFile(path, offset + header.size)
+                found.append((path.stat().st_mtime, Written(header.partition, header.tokens, file)))
+            except ValueError as error:
+                _discard(path, error)
+            except OSError as error:
+                log.warning("the cached state %s cannot be read: %s", path.name, error)
+        self.bytes = sum(written.file.nbytes for _, written in found)
         for _, written in sorted(found, key=lambda item: item[0]):
             yield written
 
-    def write(self, partition: str, tokens: list[int], state: State) -> bool:
-        """Hand a state to the writing thread. False where too much waits already: then nothing is kept."""
-        if self.waiting_bytes + state.nbytes > self.limit:
-            return False
-        header = Header(self._key, partition, list(tokens), state.nbytes, xxhash.xxh3_64_intdigest(state.data))
-        try:
-            self._work.put_nowait((header, state))
-        except queue.Full:
-            return False
+    @property
+    def idle(self) -> bool:
+        """Whether it is worth copying a state to write it: no other waits, and none has failed of late."""
+        return not self.waiting_bytes and time.monotonic() >= self._failed_at + RETRY
+
+    def write(self, partition: str, tokens: list[int], state: State, patience: float = 0.0) -> bool:
+        """Hand a state to the writing thread.
+
+        False where too much waits already, even after `patience` seconds: then nothing is kept.
+        """
         with self._counting:
+            if not self._counting.wait_for(lambda: self._takes(state.nbytes), patience):
+                return False
             self.waiting_bytes += state.nbytes
+        header = Header(self._key, partition, list(tokens), state.nbytes, xxhash.xxh3_64_intdigest(state.data))
+        self._put(_WRITE, (header, state))
         return True
 
-    def fetch(self, file: StoredFile) -> bool:
-        """Ask for a state to be read. False where too much waits already; the answer comes out of `results`."""
-        try:
-            self._work.put_nowait(file)
-        except queue.Full:
-            return False
-        return True
+    def _takes(self, size: int) -> bool:
+        return not self.waiting_bytes or self.waiting_bytes + size <= self.room
 
-    def results(self) -> Iterator[Written | Fetched]:
+    def fetch(self, file: StoredFile) -> None:
+        """Ask for a state to be read; the answer comes out of `results`."""
+        self._put(_READ, file)
+
+    def _put(self, urgency: int, work: _Work) -> None:
+        self._work.put((urgency, next(self._numbers), work))
+
+    def results(self) -> Iterator[Result]:
         """What the thread has done since the last call."""
         while self._results:
             yield self._results.popleft()
@@ -145,63 +194,129 @@ class DiskStore:
         """Remove a file."""
         with self._counting:
             self.bytes -= file.nbytes
-        file.path.unlink(missing_ok=True)
+        _unlink(file.path)
 
     def close(self, wait: float) -> None:
         """Let the writes that wait finish, for at most `wait` seconds."""
-        with contextlib.suppress(queue.Full):
-            self._work.put(None, timeout=wait)
+        self._put(_STOP, None)
         self._thread.join(wait)
+        os.close(self._in_use)
 
     def _run(self) -> None:
-        while (item := self._work.get()) is not None:
-            if isinstance(item, StoredFile):
-                self._results.append(self._read(item))
-            else:
-                self._save(*item)
+        while (work := self._work.get()[-1]) is not None:
+            self._results.append(self._read(work) if isinstance(work, StoredFile) else self._save(*work))
+            del work  # its memory is wanted while the thread waits for more
 
-    def _save(self, header: Header, state: State) -> None:
-        packed = msgspec.msgpack.encode(header)
-        name = xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode((header.partition, header.tokens)))
-        path, temporary = self._folder / name, self._folder / f"{name}.tmp"
+    def _save(self, header: Header, state: State) -> Written | Unwritten:
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(MAGIC + struct.pack("<I", len(packed)) + packed)
-                file.write(state.data)
-                file.flush()
-                os.fsync(file.fileno())
-            replaced = path.stat().st_size if path.exists() else 0
-            temporary.rename(path)
-        except OSError as error:
+            return self._write_file(header, state)
+        except Exception as error:  # the thread must go on: prompts wait for what it is to read
             log.warning("the disk tier could not write a state: %s", error)
-            temporary.unlink(missing_ok=True)
-            return
+            self._failed_at = time.monotonic()
+            _unlink(self._temporary)
+            return Unwritten(header.partition, header.tokens)
         finally:
             with self._counting:
                 self.waiting_bytes -= state.nbytes
-        size = path.stat().st_size
+                self._counting.notify_all()
+
+    def _write_file(self, header: Header, state: State) -> Written:
+        packed = msgspec.msgpack.encode(header)
+        start = MAGIC + struct.pack("<I", len(packed)) + packed
+        with os.fdopen(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(start)
+            file.write(state.data)
+            file.flush()
+            os.fsync(file.fileno())
+        path = self._folder / _name(header.partition, header.tokens)
+        replaced = path.stat().st_size if path.exists() else 0
+        self._temporary.rename(path)
+        size = len(start) + state.nbytes
         with self._counting:
             self.bytes += size - replaced
-        self._results.append(Written(header.partition, header.tokens, StoredFile(path, size)))
+        return Written(header.partition, header.tokens, StoredFile(path, size))
 
     def _read(self, file: StoredFile) -> Fetched:
         start = time.perf_counter()
+        state, lost = None, False
         try:
-            header, offset = _read_header(file.path)
-            state = self._memory.take(header.size)
-            with file.path.open("rb") as stream:
-                stream.seek(offset)
-                _require(stream.readinto(state.data) == header.size, "it is torn")
-            _require(header.key == self._key, "it was made for another model or build")
-            _require(xxhash.xxh3_64_intdigest(state.data) == header.checksum, "its checksum does not match")
-        except (OSError, ValueError) as error:
-            self._discard(file.path, error)
-            return Fetched(file, None, time.perf_counter() - start)
-        return Fetched(file, state, time.perf_counter() - start)
+            state = self._load(file.path)
+        except (FileNotFoundError, ValueError) as error:
+            lost = True
+            _discard(file.path, error)
+        except Exception as error:  # a prompt waits for the answer, and others for the thread
+            log.warning("the cached state %s cannot be read: %s", file.path.name, error)
+        return Fetched(file, state, time.perf_counter() - start, lost)
 
-    def _discard(self, path: Path, error: Exception) -> None:
-        log.warning("dropped the cached state %s: %s", path.name, error)
+    def _load(self, path: Path) -> State:
+        header, offset = self._header(path)
+        state = self._memory.take(header.size)
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            _require(stream.readinto(state.data) == header.size, "it is torn")
+        _require(xxhash.xxh3_64_intdigest(state.data) == header.checksum, "its checksum does not match")
+        return state
+
+    def _header(self, path: Path) -> tuple[Header, int]:
+        """The header of a file of this key, and where its state begins. Raises ValueError where it is none."""
+        header, offset = _read_header(path)
+        _require(header.key == self._key, "it was made for another model or build")
+        _require(path.name == _name(header.partition, header.tokens), "its name is not that of its tokens")
+        return header, offset
+
+
+def _name(partition: str, tokens: list[int]) -> str:
+    """What a state's file is called; it covers what the checksum of the state does not."""
+    return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode((partition, tokens)))
+
+
+def _bound_unused(folder: Path, limit: int) -> None:
+    """Delete states of keys that no process uses, oldest first, while they take more than `limit`."""
+    with contextlib.suppress(OSError):  # as where another process is at it too
+        unused = [key for key in folder.iterdir() if key.is_dir() and not _is_used(key)]
+        states = [(path, path.stat()) for key in unused for path in key.iterdir() if _is_state(path)]
+        excess = sum(about.st_size for _, about in states) - limit
+        for path, about in sorted(states, key=lambda item: item[1].st_mtime):
+            if excess <= 0:
+                break
+            excess -= about.st_size
+            _unlink(path)
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether a process uses a key's folder, or may do so for all that can be found out."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_state(path: Path) -> bool:
+    """Whether a file is a state of any version. Others may be anybody's."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(ANY_MAGIC)) == ANY_MAGIC
+
+
+def _discard(path: Path, error: Exception) -> None:
+    log.warning("dropped the cached state %s: %s", path.name, error)
+    _unlink(path)
+
+
+def _unlink(path: Path) -> None:
+    """Delete a file if it is there and the disk lets it go."""
+    try:
         path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the disk tier could not delete %s: %s", path.name, error)
 
 
 def _read_header(path: Path) -> tuple[Header, int]:

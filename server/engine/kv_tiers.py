@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from server.engine.kv_store import DiskStore, Fetched, StoredFile, Written
+from server.engine.kv_store import DiskStore, Fetched, StoredFile, Unwritten, Written
 from server.engine.prefix_cache import Entry, PrefixCache, Tier
 from server.engine.spare_memory import memory_of
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from server.engine.costs import Costs
     from server.engine.kv_store import State
@@ -64,29 +64,29 @@ class LowerTiers:
     # RAM
 
     def save(self, entry: Entry) -> Entry | None:
-        """Keep in RAM what an entry has computed on the device. None where RAM keeps nothing."""
-        if not self._ram_limit:
-            return None
-        saved = Entry(
-            entry.partition,
-            entry.tokens[: entry.ready],
-            Tier.RAM,
-            ready=entry.ready,
-            stored=self._save_state(entry.sequence),
-            persisted=entry.persisted,
-        )
-        self._put_in_ram(saved)
-        return saved
+        """Keep in RAM what an entry has computed on the device, however large. None where RAM keeps nothing."""
+        return self._keep(entry, self._save_state(entry.sequence)) if self._ram_limit else None
 
     def save_before_loss(self, entry: Entry) -> None:
-        """Keep in RAM what an entry has computed, if it is worth it and not there yet."""
-        if entry.ready >= WORTH_KEEPING and not self._tree.covered(entry, Tier.RAM):
-            self.save(entry)
+        """Keep in RAM what an entry has computed, if it pays and RAM does not have it; on disk what RAM cannot hold."""
+        if not self._ram_limit or entry.ready < WORTH_KEEPING or self._tree.covered(entry, Tier.RAM):
+            return
+        state = self._save_state(entry.sequence)
+        if memory_of(state) <= self._ram_limit:
+            self._keep(entry, state)
+        elif self._lacks_file(entry):
+            self._write(entry, state)
 
     def forget(self, entry: Entry) -> None:
         """Drop a state that is of no more use in RAM, unless a parked sequence waits for it."""
         if entry.users == 0:
             self._release(entry)
+
+    def _keep(self, entry: Entry, state: State) -> Entry:
+        tokens = entry.tokens[: entry.ready]
+        saved = Entry(entry.partition, tokens, Tier.RAM, ready=entry.ready, stored=state, persisted=entry.persisted)
+        self._put_in_ram(saved)
+        return saved
 
     def _put_in_ram(self, saved: Entry) -> None:
         self._tree.insert(saved)
@@ -96,55 +96,52 @@ class LowerTiers:
             self._drop_prefixes(saved)
         while self.ram_bytes > self._ram_limit and (victim := self._tree.oldest(Tier.RAM)):
             self._evictions[Tier.RAM] += 1
-            if self._disk and self._lacks_file(victim):
-                self._disk.write(victim.partition, victim.tokens, self._state_of(victim))
+            if self._lacks_file(victim):
+                self._write(victim, self._state_of(victim))
             self._release(victim)
         saved.users -= 1
 
     # disk
 
-    def fetch(self, entry: Entry) -> bool:
-        """Have a state read into RAM, where `collect` will find it. False where too many wait to be read already."""
+    def fetch(self, entry: Entry) -> None:
+        """Have a state read into RAM, where `collect` will find it; where many are on their way already, ask again."""
         assert self._disk
         assert isinstance(entry.stored, StoredFile)
         file = entry.stored
-        if file in self._fetching:
-            return True
-        if not self._disk.fetch(file):
-            return False
-        entry.users += 1
-        self._fetching[file] = entry
-        return True
+        others = sum(other.nbytes for other in self._fetching)
+        if file not in self._fetching and (not others or others + file.nbytes <= self._disk.room):
+            self._disk.fetch(file)
+            entry.users += 1
+            self._fetching[file] = entry
 
     def collect(self) -> bool:
         """Take in what the disk's thread has done. Returns whether a state that was waited for has come."""
         arrived = False
         for result in self._disk.results() if self._disk else ():
-            if isinstance(result, Written):
-                self._add_file(result)
-            else:
-                self._take_in(result)
-                arrived = True
+            match result:
+                case Written():
+                    self._add_file(result)
+                case Unwritten():
+                    self._take_back(result)
+                case Fetched():
+                    self._take_in(result)
+                    arrived = True
         return arrived
 
-    def persist(self, *, limit: int = 1) -> int:
-        """Write idle states that the disk does not have yet, oldest first, at most `limit`. Returns how many."""
-        if not self._disk:
-            return 0
-        idle = (e for e in self._tree.entries if e.tier is not Tier.DISK and e.users == 0 and self._lacks_file(e))
-        written = 0
-        for entry in itertools.islice(sorted(idle, key=lambda e: e.last_used), limit):
-            if not self._disk.write(entry.partition, entry.tokens[: entry.ready], self._state_of(entry)):
-                break
-            entry.persisted = entry.ready
-            written += 1
-        return written
+    def persist(self) -> None:
+        """Write the least recently used idle state that the disk does not have yet, if the disk is idle too."""
+        if self._disk and self._disk.idle and (oldest := min(self._unwritten(), key=_last_used, default=None)):
+            self._write(oldest, self._state_of(oldest))
 
     def shut_down(self, wait: float) -> None:
-        """Write what is worth it to disk, within `wait` seconds."""
-        if self._disk:
-            self.persist(limit=len(self._tree.entries))
-            self._disk.close(wait)
+        """Write what is worth it to disk, the most recently used first, within `wait` seconds."""
+        if not self._disk:
+            return
+        end = time.monotonic() + wait
+        for entry in sorted(self._unwritten(), key=_last_used, reverse=True):
+            if not self._write(entry, self._state_of(entry), patience=end - time.monotonic()):
+                break
+        self._disk.close(max(0.0, end - time.monotonic()))
 
     def check(self) -> None:
         """Assert that the bytes in RAM are counted right."""
@@ -155,10 +152,13 @@ class LowerTiers:
         """Move a state that was read from disk to RAM, where the prompt that waits for it finds it."""
         entry = self._fetching.pop(fetched.file)
         entry.users -= 1
-        self._tree.touch(entry)
-        if fetched.state is None:
+        if fetched.lost:
             self._release(entry)
             return
+        if fetched.state is None:
+            entry.ready = 0  # nobody asks for it again, unless it is written anew
+            return
+        self._tree.touch(entry)
         self._costs.disk.learn(fetched.state.nbytes, fetched.seconds)
         self._put_in_ram(
             Entry(
@@ -174,21 +174,54 @@ class LowerTiers:
 
     def _add_file(self, written: Written) -> None:
         assert self._disk
+        for match in self._tree.match(written.partition, written.tokens):
+            known = match.entry
+            if isinstance(known.stored, StoredFile) and known.stored.path == written.file.path:
+                known.stored, known.ready = written.file, len(written.tokens)
+                return
         entry = Entry(written.partition, written.tokens, Tier.DISK, ready=len(written.tokens), stored=written.file)
-        same_place = self._tree.match(entry.partition, entry.tokens)
-        if any(match.entry.tier is Tier.DISK and match.entry.stored == entry.stored for match in same_place):
-            return
         self._tree.insert(entry)
         if self._tree.truncatable:
             self._drop_prefixes(entry)
+        if self._disk.bytes > self._disk.limit:
+            self._touch_files()
         while self._disk.bytes > self._disk.limit and (victim := self._tree.oldest(Tier.DISK)):
             self._evictions[Tier.DISK] += 1
             self._release(victim)
 
+    def _touch_files(self) -> None:
+        """Let files count as used when what they hold was, wherever that was found."""
+        for entry in self._tree.entries:
+            for match in self._tree.match(entry.partition, entry.tokens[: entry.persisted]):
+                if match.length < entry.persisted:
+                    break
+                if match.entry.tier is Tier.DISK:
+                    match.entry.last_used = max(match.entry.last_used, entry.last_used)
+
+    def _write(self, entry: Entry, state: State, patience: float = 0.0) -> bool:
+        """Hand a state to the disk's thread. False where too much waits there already, even after so many seconds."""
+        assert self._disk
+        small = state.nbytes <= self._disk.limit
+        if small and not self._disk.write(entry.partition, entry.tokens[: entry.ready], state, patience):
+            return False
+        entry.persisted = entry.ready  # too large a state would only be copied again and again
+        return True
+
+    def _take_back(self, failed: Unwritten) -> None:
+        """Note that the disk has yet to get a state, where it did not take it."""
+        for match in self._tree.match(failed.partition, failed.tokens):
+            if match.length == len(failed.tokens) == match.entry.persisted:
+                match.entry.persisted = 0
+
     # both
 
+    def _unwritten(self) -> Iterator[Entry]:
+        """Idle states that the disk is to get."""
+        return (e for e in self._tree.entries if e.tier is not Tier.DISK and e.users == 0 and self._lacks_file(e))
+
     def _lacks_file(self, entry: Entry) -> bool:
-        return entry.persisted < entry.ready >= WORTH_KEEPING and not self._tree.covered(entry, Tier.DISK)
+        worth_it = self._disk is not None and entry.persisted < entry.ready >= WORTH_KEEPING
+        return worth_it and not self._tree.covered(entry, Tier.DISK)
 
     def _state_of(self, entry: Entry) -> State:
         return entry.stored if isinstance(entry.stored, np.ndarray) else self._save_state(entry.sequence)
@@ -216,3 +249,7 @@ def _in_ram(entry: Entry) -> int:
     """Bytes of memory that an entry of the RAM tier takes."""
     assert isinstance(entry.stored, np.ndarray)
     return memory_of(entry.stored)
+
+
+def _last_used(entry: Entry) -> int:
+    return entry.last_used

@@ -42,6 +42,7 @@ class Entry:
         tokens: what the entry stands for, the part still to be computed included.
         tier: where its state lies.
         ready: how many of the tokens are computed; reuse goes no further.
+        hit: where those were that it began with when it was opened last (device tier).
         users: running sequences and pending copies that need it; above 0 it is never evicted.
         last_used: the tree's clock when it was last used.
         sequence: the device's sequence id (device tier).
@@ -55,6 +56,7 @@ class Entry:
     tokens: list[int]
     tier: Tier
     ready: int = 0
+    hit: Tier | None = None
     users: int = 0
     last_used: int = 0
     sequence: int = -1

@@ -140,11 +140,12 @@ class Proposals:
                 if most > 0:
                     wanted.append((sequence, most))
                     kinds.append(kind)
+                    width += most
             proposed = proposer.propose(wanted) if wanted else []
-            for (sequence, _), kind, drafts in zip(wanted, kinds, proposed, strict=True):
+            for (sequence, most), kind, drafts in zip(wanted, kinds, proposed, strict=True):
+                width -= most - len(drafts)
                 if drafts:
                     found[sequence] = (drafts, kind)
-                    width += len(drafts)
         return found
 
     def learn(self, sequence: Sequence) -> None:

@@ -14,10 +14,12 @@ from server.engine.messages import Delta, Done, FinishReason, PromptProgress, Re
 from server.engine.metrics import Metrics
 from server.engine.neighbours import in_one_piece
 from server.engine.proposals import Predictions
+from server.engine.sampler import NotANumberError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from server.engine.constraint import ConstraintError
     from server.engine.encoder import Encoder
     from server.engine.kv_cache import KvCache
     from server.engine.llama.context import Context, Logits
@@ -67,6 +69,7 @@ class Runner:
         self._max_time = max_time
         self._before_prompts = before_prompts
         self._chooser = Chooser(vocab, helpers)
+        self._in_vain = 0  # batches in a row that llama.cpp found no place for though they were of one sequence
 
     # requests
 
@@ -75,8 +78,8 @@ class Runner:
         self._scheduler.submit(request)
         self.requests[request.ask.id] = request
 
-    def cancel(self, number: int) -> None:
-        """End a request, waiting or running; nothing more is said of it."""
+    def cancel(self, number: int, reason: str = "cancelled") -> None:
+        """End a request, waiting or running; nothing more is said of it but, in the metrics, the reason."""
         request = self.requests.pop(number, None)
         if request is None:
             return
@@ -85,7 +88,7 @@ class Runner:
             if not sequence.finish:
                 self._scheduler.finish(sequence)
                 sequence.finish = "cancelled"
-        self.metrics.finish(self._usage(request), "cancelled")
+        self.metrics.finish(self._usage(request), reason)
 
     def expire(self, now: float) -> Steps | None:
         """End the requests whose time is over."""
@@ -108,7 +111,7 @@ class Runner:
         """End all requests with an error, as after a failure of llama.cpp."""
         refused = [Refused(id=number, message=message, status=500, code="engine_error") for number in self.requests]
         for number in list(self.requests):
-            self.cancel(number)
+            self.cancel(number, "error")
         return refused
 
     def take_refusals(self) -> list[Refused]:
@@ -116,9 +119,10 @@ class Runner:
         refusals, self._refusals = self._refusals, []
         return refusals
 
-    def _refuse(self, request: Request, fault: str) -> None:
-        self._refusals.append(Refused(id=request.ask.id, message=fault, code="grammar_not_followed"))
-        self.cancel(request.ask.id)
+    def _refuse(self, request: Request, fault: ConstraintError | NotANumberError) -> None:
+        status, code = (500, "engine_error") if isinstance(fault, NotANumberError) else (400, "grammar_not_followed")
+        self._refusals.append(Refused(id=request.ask.id, message=str(fault), status=status, code=code))
+        self.cancel(request.ask.id, "error")
 
     # a step
 
@@ -136,9 +140,9 @@ class Runner:
         own += time.thread_time()
         texts = [work for work in works if work.chunk is None]
         if not all(self._show(work, work.chunk) for work in works if work.chunk) or not self._compute(texts):
-            if not self._scheduler.preempt():
-                self._cache.drop_idle()
+            self._make_room()
             return Steps([])
+        self._in_vain = 0
         rows = self._context.logits(sum(work.outputs for work in texts)) if texts else NO_ROWS
         after = time.monotonic()
         own -= time.thread_time()
@@ -149,6 +153,19 @@ class Runner:
         self._count(works, begun, after - before)
         self.metrics.own_cpu_seconds += own + time.thread_time()
         return steps
+
+    def _make_room(self) -> None:
+        """llama.cpp found no place for a batch: take one sequence from it, or what is idle; at last, give up."""
+        if self._scheduler.preempt():
+            return
+        self._in_vain += 1
+        if self._in_vain == 1:
+            self._cache.drop_idle()
+            return
+        for request in {sequence.request for sequence in self._scheduler.running}:
+            text = "llama.cpp finds no room for this request's tokens; serve the model with a larger --ctx"
+            self._refusals.append(Refused(id=request.ask.id, message=text, status=500, code="engine_error"))
+            self.cancel(request.ask.id, "error")
 
     def _show(self, work: Work, chunk: Chunk) -> bool:
         """Compute a piece of what a prompt shows: at once and alone, since embeddings share no batch with tokens."""
@@ -355,7 +372,8 @@ def _progress(work: Work, now: float) -> list[Delta]:
     """How far a prompt has come with this piece; before the first one, also where it began."""
     request = work.sequence.request
     total = len(request.prompt)
-    if not request.ask.progress or work.sequence.index > 0 or work.start >= total:
+    again = work.sequence.chosen > 0  # its place was taken in between
+    if not request.ask.progress or work.sequence.index > 0 or work.start >= total or again:
         return []
     cached, started = request.cached_tokens or 0, request.started or now
     begun = [PromptProgress(total, cached, cached, 0.0)] if work.start == cached else []
@@ -364,11 +382,14 @@ def _progress(work: Work, now: float) -> list[Delta]:
 
 
 def _tellable(sequence: Sequence, delta: Delta) -> list[Delta]:
-    """A delta that can be told at once; where only the best choices are wanted, it is withheld until all have ended."""
+    """What can be told of a delta at once; where only the best choices are wanted, the rest waits until all have ended.
+
+    What the prompt's log-probabilities are does not depend on which of them are the best.
+    """
     if sequence.request.ask.best_of <= sequence.request.ask.n:
         return [delta]
-    sequence.withheld.append(delta)
-    return []
+    sequence.withheld.append(structs.replace(delta, prompt_logprobs=[]))
+    return [Delta(id=delta.id, prompt_logprobs=delta.prompt_logprobs)] if delta.prompt_logprobs else []
 
 
 def _best(request: Request) -> list[Delta]:

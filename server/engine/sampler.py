@@ -6,6 +6,7 @@ its own, which works on its row alone and only on the few tokens that can still 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,13 @@ Row = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 _BLOCK = 128
+
+
+class NotANumberError(Exception):
+    """Logits that are no numbers: nothing can be chosen by them."""
+
+    def __init__(self) -> None:
+        super().__init__("the model's numbers overflowed at this text: try another quantization or KV type of it")
 
 
 class Mask(Protocol):
@@ -61,7 +69,7 @@ class Sampler:
     ) -> None:
         self._sampling = sampling
         self._generated: Counter[int] = Counter()
-        self._recent = list(prompt[-sampling.repeat_last_n :]) if sampling.repeat_last_n else []
+        self._recent = _window(list(prompt), sampling.repeat_last_n)
         self._ruled_out = frozenset(banned)
         self._banned = np.array(banned, np.intp)
         self._bias_tokens = np.array(list(sampling.logit_bias), np.intp)
@@ -74,9 +82,12 @@ class Sampler:
         """Whether the likeliest token is chosen, with no logit to change before."""
 
     def likeliest(self, row: Row) -> int:
-        """The next token where it is chosen as `plain_greedy` says: the likeliest that is not banned."""
-        token = int(row.argmax())
-        return self.choose(row) if token in self._ruled_out else token
+        """The next token where it is chosen as `plain_greedy` says: the likeliest that is not banned.
+
+        Raises NotANumberError where a logit is none.
+        """
+        token = int(row.argmax())  # what is no number counts as the largest
+        return self.choose(row) if token in self._ruled_out or math.isnan(row[token]) else token
 
     def choose(self, row: Row, mask: Mask | None = None) -> int:
         """The next token.
@@ -87,7 +98,10 @@ class Sampler:
 
         Raises:
             ConstraintError: it forbids them all.
+            NotANumberError: a logit is none.
         """
+        if math.isnan(row.max()):
+            raise NotANumberError
         self._adjust(row)
         if mask is None:
             return self._draw(row)
@@ -134,8 +148,7 @@ class Sampler:
         """Take in a token that was generated."""
         if self._penalises:
             self._generated[token] += 1
-            self._recent.append(token)
-            del self._recent[: -self._sampling.repeat_last_n or len(self._recent)]
+            self._recent = _window([*self._recent, token], self._sampling.repeat_last_n)
 
     def _adjust(self, row: Row) -> None:
         sampling = self._sampling
@@ -171,6 +184,11 @@ class Sampler:
         return tokens, np.exp((logits - top) / sampling.temperature)
 
 
+def _window(tokens: list[int], last: int) -> list[int]:
+    """The last so many tokens, or, where that is negative, each of them all once."""
+    return list(dict.fromkeys(tokens)) if last < 0 else tokens[max(0, len(tokens) - last) :]
+
+
 def likeliest(row: Row, k: int) -> Indices:
     """The `k` tokens of the highest logits, in no order.
 
@@ -195,8 +213,13 @@ def log_probabilities(row: Row, token: int, top: int) -> tuple[float, list[tuple
 
     Args:
         row: logits [vocabulary] as the model gave them.
+
+    Raises:
+        NotANumberError: one of them is none.
     """
     peak = float(row.max())
+    if math.isnan(peak):
+        raise NotANumberError
     total = peak + float(np.log(np.exp(row - np.float32(peak), dtype=np.float32).sum(dtype=np.float64)))
     best = likeliest(row, top) if top else np.empty(0, np.intp)
     best = best[np.argsort(-row[best], kind="stable")]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LONGER = 4
 """What part of its budget a prompt's last piece may take beyond it, where generations wait."""
+TOLD_AT_ONCE = 128
+"""Tokens of a prompt in one batch where the log-probability of each is wanted: their rows of logits take memory that
+nothing else needs, and time in which all generations stand still."""
 CELLS_KEPT_FOR_DECODING = 32
 """Room that a running sequence is expected to need soon, where others ask to be admitted."""
 
@@ -44,20 +47,21 @@ class Limits:
 
     Attributes:
         parallel: sequences that run side by side. queue: sequences that may wait.
-        batch: tokens of one step.
+        batch: tokens of one step. ubatch: tokens of it that are computed at a time.
         gap: seconds that a step may take while generations run, or a few times a plain step where that is longer.
         longest_gap: seconds that it may take where many prompts wait, or several that take no longer than `gap` each.
         efficient_gap: seconds that it may take for an efficient piece of a prompt.
         solo_gap: seconds that a step may take while no generation runs.
         smallest_chunk: tokens of a prompt that a step takes at least, and multiples of it up to `efficient_chunk`.
         efficient_chunk: tokens from which on a larger piece is computed hardly faster. chunk_unit: larger pieces have
-            multiples of it.
+            multiples of it; where nobody waits, of `ubatch`.
         mixed: whether one batch may hold both generations and prompts.
     """
 
     parallel: int
     queue: int
     batch: int
+    ubatch: int = 512
     gap: float = 0.5
     longest_gap: float = 1.2
     efficient_gap: float = 2.4
@@ -142,7 +146,7 @@ class Scheduler:
         self.cache.advance(entry, len(work.tokens) - work.drafts + accepted)
         if accepted < work.drafts:
             self.cache.forget_drafts(entry)
-        if entry.ready in work.sequence.request.checkpoints:
+        if entry.ready in work.sequence.request.checkpoints and work.sequence.request.ask.cache_prompt:
             self.cache.checkpoint(entry)
 
     def append(self, sequence: Sequence, token: int) -> None:
@@ -152,15 +156,19 @@ class Scheduler:
         self.cache.append(sequence.entry, [token])
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out, wherever it is; what it has computed stays in the cache if its request lets it."""
+        """Take a sequence out, wherever it is.
+
+        What it has computed stays in the cache if its request lets it; what it began with stays in any case.
+        """
+        request = sequence.request
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if sequence.entry:
-            self.cache.close(sequence.entry, keep=sequence.request.ask.cache_prompt)
+            self.cache.close(sequence.entry, keep=None if request.ask.cache_prompt else request.cached_tokens or 0)
             sequence.entry = None
-        self._unpark(sequence)
+        self._unpark(sequence, keep=request.ask.cache_prompt)
         self._proposals.learn(sequence)
 
     def preempt(self) -> bool:
@@ -189,10 +197,10 @@ class Scheduler:
                 return
             sequence.entry = opened
             if self.running and not self.cache.reserve(opened, sequence.pending + self._spoken_for()):
-                self.cache.close(opened)
+                self.cache.withdraw(opened)
                 sequence.entry = None
                 return
-            self._unpark(sequence)
+            self._unpark(sequence, keep=False)
             if sequence.request.cached_tokens is None:
                 sequence.request.cached_tokens = opened.ready
             self.waiting.remove(sequence)
@@ -201,15 +209,16 @@ class Scheduler:
     def _open(self, sequence: Sequence) -> Entry | NotNow:
         ask = sequence.request.ask
         positions = sequence.request.positions
-        return self.cache.open(sequence.tokens, ask.partition, positions=positions, reuse=not ask.prompt_logprobs)
+        reuse = sequence.request.prompt_logprobs_told(sequence)
+        return self.cache.open(sequence.tokens, ask.partition, positions=positions, reuse=reuse)
 
     def _spoken_for(self) -> int:
         """Cells that running sequences will need: the rest of their prompts and a little to generate."""
         return sum(sequence.pending + CELLS_KEPT_FOR_DECODING for sequence in self.running)
 
-    def _unpark(self, sequence: Sequence) -> None:
+    def _unpark(self, sequence: Sequence, *, keep: bool) -> None:
         if sequence.parked:
-            self.cache.unpark(sequence.parked)
+            self.cache.unpark(sequence.parked, keep=keep)
             sequence.parked = None
 
     # decoding
@@ -217,10 +226,15 @@ class Scheduler:
     def _decodes(self) -> Iterator[Work]:
         """The next token of each generation, and proposals for those after it where they pay."""
         decoding = [sequence for sequence in self.running if sequence.decoding]
-        for sequence, (drafts, kind) in self._proposals.for_all(decoding).items():
+        for sequence, (proposed, kind) in self._proposals.for_all(decoding).items():
+            drafts = proposed if self._fits(sequence, 1 + len(proposed)) else []
             if self._reserve(sequence, 1 + len(drafts)) and sequence.entry:
                 tokens = [sequence.tokens[-1], *drafts]
                 yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), kind)
+
+    def _fits(self, sequence: Sequence, cells: int) -> bool:
+        """Whether there is room for a sequence's tokens with nobody losing their place: guesses are not worth that."""
+        return sequence.entry is not None and self.cache.reserve(sequence.entry, self._claimed + cells)
 
     def _reserve(self, sequence: Sequence, cells: int) -> bool:
         """Make room for a sequence's tokens, if need be by preempting others. False where it was preempted itself."""
@@ -289,6 +303,8 @@ class Scheduler:
         seconds = max(seconds, self._efficient_seconds)
         tokens = round(seconds * rate)
         unit = limits.chunk_unit if tokens >= limits.efficient_chunk else limits.smallest_chunk
+        if not width and tokens >= limits.ubatch:
+            unit = limits.ubatch  # what is less takes longer for each token
         return min(max(tokens // unit, 1) * unit, limits.batch - width)
 
     def _prefills(self, width: int, least: int = 0) -> Iterator[Work]:
@@ -296,7 +312,7 @@ class Scheduler:
 
         The budget is `least` tokens at least.
         Prompts with buffers of their own would be computed one after the other within a batch, too: there one is
-        enough, and has its first token the sooner.
+        enough, and has its first token the sooner. So is one that tells of all of its tokens.
         """
         budget = max(self._prefill_budget(width), min(least, self.limits.batch - width))
         # a last piece may be a little longer, and where nobody waits by any number of tokens
@@ -308,7 +324,7 @@ class Scheduler:
             if work := self._prefill(sequence, budget, room):
                 self._long_had_turn = not small
                 yield work
-                if not self.cache.layout.unified:
+                if not self.cache.layout.unified or work.outputs > 1:
                     return
                 budget -= len(work.tokens)
                 room -= len(work.tokens)
@@ -321,6 +337,9 @@ class Scheduler:
         end = min(whole, start + budget)
         if budget >= self.limits.efficient_chunk > whole - end and whole - start <= room:
             end = whole  # what is left would be an inefficient piece
+        tells = not sequence.request.prompt_logprobs_told(sequence)
+        if tells:
+            end = min(end, start + TOLD_AT_ONCE)
         end = min([end, *(at for at in sequence.request.checkpoints if start < at)])
         chunk = sequence.request.chunk_behind(start)
         if chunk and start >= chunk.span.start:
@@ -332,7 +351,7 @@ class Scheduler:
         if not self._reserve(sequence, end - start):
             return None
         last = end == len(sequence.tokens)
-        outputs = end - start if sequence.request.ask.prompt_logprobs else int(last)
+        outputs = end - start if tells else int(last)
         return Work(sequence, start, sequence.tokens[start:end], outputs=outputs, chunk=chunk)
 
     def _is_encoded(self, chunk: Chunk, sequence: Sequence) -> bool:

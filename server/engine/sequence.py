@@ -10,13 +10,13 @@ from server.engine.positions import TEXT, Positions
 from server.engine.speculation import Acceptance, Kind, Lookup
 
 if TYPE_CHECKING:
-    from server.engine.constraint import OutputConstraint
+    from server.engine.constraint import ConstraintError, OutputConstraint
     from server.engine.prediction import Prediction
     from server.engine.prefix_cache import Entry
     from server.engine.projector import Chunk
     from server.engine.reasoning import ReasoningBudget
     from server.engine.request import Generate
-    from server.engine.sampler import Sampler
+    from server.engine.sampler import NotANumberError, Sampler
     from server.engine.text import TextStream
 
 
@@ -29,6 +29,7 @@ class Request:
         arrived: when it came, in the engine's seconds. started: when its first sequence was admitted.
         first_token: when its first token was there.
         checkpoints: prompt lengths at which a state that cannot be cut later is saved.
+        told: of how many of the prompt's tokens the log-probabilities have been told, if they are wanted.
     """
 
     ask: Generate
@@ -42,6 +43,11 @@ class Request:
     chunks: list[Chunk] = field(default_factory=list["Chunk"])
     """What the prompt shows."""
     positions: Positions = TEXT
+    told: int = 0
+
+    def prompt_logprobs_told(self, sequence: Sequence) -> bool:
+        """Whether a sequence has nothing (more) to tell of the prompt: it is the first one that does."""
+        return not self.ask.prompt_logprobs or sequence.index > 0 or self.told >= len(self.prompt)
 
     @property
     def finished(self) -> bool:
@@ -164,7 +170,7 @@ class Choice:
     """Whether the grammar allows nothing after the last token."""
     calls_from: int | None = None
     """From which of the tokens on they are a call and no text."""
-    fault: str = ""
+    fault: ConstraintError | NotANumberError | None = None
     """Why no token could be chosen."""
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])

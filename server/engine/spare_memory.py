@@ -59,10 +59,11 @@ class SpareMemory:
     def _fitting(self, size: int) -> Block | None:
         """The smallest spare block that holds so much without being far too large."""
         with self._lock:
-            fitting = [i for i, block in enumerate(self._spare) if size <= block.nbytes <= size + size // WASTE]
-            if not fitting:
-                return None
-            return self._spare.pop(min(fitting, key=lambda i: self._spare[i].nbytes))
+            fitting = [block for block in self._spare if size <= block.nbytes <= size + size // WASTE]
+            smallest = min(fitting, key=lambda block: block.nbytes, default=None)
+            # not by its place in the list, which changes wherever a state ends in here
+            self._spare = [block for block in self._spare if block is not smallest]
+            return smallest
 
     def _take_back(self, block: Block) -> None:
         with self._lock:

@@ -139,6 +139,7 @@ class Worker:
             parallel=spec.parallel,
             queue=spec.queue_limit,
             batch=shape.batch,
+            ubatch=shape.ubatch,
             efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
             chunk_unit=FLASH_PIECE if shape.flash else PLAIN_UNIT,
             mixed=spec.placement.n_gpu_layers > 0,
@@ -178,8 +179,11 @@ class Worker:
         spare = self._context.spare_memory
         disk = None
         if spec.cache_disk:
-            disk = DiskStore(Path(spec.cache_dir), state_key(spec, shape), spec.cache_disk, spare)
-        ram_limit = spec.cache_ram - spare.limit
+            try:
+                disk = DiskStore(Path(spec.cache_dir), state_key(spec, shape, self.model), spec.cache_disk, spare)
+            except OSError as error:
+                log.warning("nothing is cached on disk: %s", error)
+        ram_limit = spec.cache_ram - spare.limit - (2 * disk.room if disk else 0)
         return KvCache(self._context, layout, ram_limit=ram_limit, disk=disk, costs=costs, clock=time.monotonic)
 
     def _proposers(self, context: int, tuning: Tuning) -> list[Proposer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.context_shape import LONG_CONTEXT, SMALL_SCORES, context_shape, state_key
+from server.engine.llama.context import ContextShape
 from server.engine.load_spec import LoadSpec, Placement
 from tests.engine.test_engine import PROMPT, ask, assert_equal_up_to_ties
 
@@ -21,9 +23,11 @@ LONG = LONG_CONTEXT + 256
 TEXT = [(11 * i + i * i) % 300 + 3 for i in range(900)]
 
 
-def model(heads: int = 14, vocabulary: int = 152_000, **fields: Any) -> Any:
+def model(heads: int = 14, vocabulary: int = 152_000, trained: str | None = None, **fields: Any) -> Any:
     facts = {"truncatable": True, "dense": True, "latent_attention": False, "n_bytes": 1 << 20} | fields
-    return SimpleNamespace(n_heads=heads, vocab=SimpleNamespace(size=vocabulary), **facts)
+    metadata = {"phi3.rope.scaling.original_context_length": trained}
+    vocab = SimpleNamespace(size=vocabulary)
+    return SimpleNamespace(n_heads=heads, vocab=vocab, architecture="phi3", metadata=metadata.get, **facts)
 
 
 def spec(context: int = LONG, **fields: Any) -> LoadSpec:
@@ -85,7 +89,16 @@ def test_scores_never_take_more_than_was_planned_for_logits(
 
 def test_states_of_one_attention_are_not_for_the_other() -> None:
     shapes = [context_shape(spec(), model(), LONG), context_shape(spec(projector_path="p.gguf"), model(), LONG)]
-    assert len({state_key(spec(), shape) for shape in shapes}) == 2
+    assert len({state_key(spec(), shape, model()) for shape in shapes}) == 2
+
+
+@pytest.mark.parametrize(("trained", "keys"), [("4096", 2), (None, 1)])
+def test_where_long_contexts_turn_keys_otherwise_states_of_short_ones_are_not_for_them(
+    trained: str | None, keys: int
+) -> None:
+    shape = ContextShape(cells=4 * 2048, sequences=4, unified=False, batch=512, ubatch=512)
+    shapes = [shape, replace(shape, cells=4 * 4096), replace(shape, cells=4 * 8192)]
+    assert len({state_key(spec(), shape, model(trained=trained)) for shape in shapes}) == keys
 
 
 async def test_plain_attention_gives_what_flash_attention_gives(start_engine: StartEngine) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converter import convert
+from server.engine.load_spec import Placement
 from server.engine.messages import Delta, TokenLogprob, Usage
 from server.engine.request import Generate, Sampling
 from server.errors import LoadError, RequestError
 from tests.engine.conftest import SHAPE
+from tests.engine.uncuttable import write_recurrent
 from tests.reference.random_checkpoint import make_checkpoint
 
 if TYPE_CHECKING:
@@ -178,6 +180,21 @@ async def test_a_draft_of_another_vocabulary_is_refused(start_engine: StartEngin
         await start_engine(draft_path=str(other))
 
 
+async def test_a_draft_whose_state_cannot_be_cut_is_refused(start_engine: StartEngine, tmp_path: Path) -> None:
+    recurrent = str(write_recurrent(tmp_path / "recurrent.gguf"))
+    with pytest.raises(LoadError, match="a wrong guess could not be taken back"):
+        await start_engine(path=recurrent, draft_path=recurrent)
+
+
+async def test_a_draft_reads_a_long_prompt_piece_by_piece(start_engine: StartEngine, random_gguf: Path) -> None:
+    pieces = Placement(n_batch=64, n_ubatch=64)
+    drafting = await start_engine(lookup=False, draft_path=str(random_gguf), draft_placement=pieces)
+    found = await asyncio.gather(*(ask(drafting, PROMPT[i : i + 100], 300) for i in range(4)))
+    accepted = sum(answer.usage.accepted_tokens for answer in found)
+    assert accepted > 10
+    assert accepted > 0.9 * sum(answer.usage.drafted_tokens for answer in found), "a model disagrees with itself"
+
+
 async def test_nothing_crosses_a_partition(start_engine: StartEngine) -> None:
     engine = await start_engine()
     await ask(engine, PROMPT, partition="alice")
@@ -212,6 +229,66 @@ async def test_log_probabilities_of_answer_and_prompt(start_engine: StartEngine)
         assert logprob.top[0][0] == logprob.token
         assert logprob.logprob == pytest.approx(logprob.top[0][2])
     assert [logprob.token for logprob in answer.prompt_logprobs] == PROMPT[1:]
+
+
+async def test_log_probabilities_of_a_long_prompt_come_once_though_its_place_is_taken_in_between(
+    start_engine: StartEngine,
+) -> None:
+    engine = await start_engine(parallel=2, kv_unified=True, kv_cells=512)
+    older = asyncio.create_task(ask(engine, PROMPT, 350))
+    await asyncio.sleep(0)  # it is sent
+    prompt = [token + 1 for token in PROMPT] + PROMPT[:80]
+    answer = await ask(engine, prompt, 200, logprobs=1, prompt_logprobs=True)
+    await older
+    assert (await engine.stats()).counters["preemptions_total"] > 0
+    assert [logprob.token for logprob in answer.prompt_logprobs] == prompt[1:]
+    assert [logprob.token for logprob in answer.logprobs] == answer.tokens[0]
+
+
+async def test_log_probabilities_of_a_prompt_come_with_the_first_choice_whichever_is_the_best(
+    start_engine: StartEngine,
+) -> None:
+    engine = await start_engine()
+    for seed in range(4):
+        request = Generate(
+            id=0,
+            prompt=PROMPT,
+            max_tokens=4,
+            best_of=4,
+            sampling=Sampling(temperature=1.5, seed=seed),
+            logprobs=1,
+            prompt_logprobs=True,
+        )
+        told = [item for item in [item async for item in engine.generate(request)] if isinstance(item, Delta)]
+        assert [p.token for delta in told if delta.index == 0 for p in delta.prompt_logprobs] == PROMPT[1:]
+    computed = (await engine.stats()).counters["prompt_tokens_computed_total"]
+    assert computed < 5 * len(PROMPT), "each choice computes the prompt anew"
+
+
+@LAYOUTS
+async def test_a_request_that_is_not_to_be_cached_leaves_the_cache_as_it_was(
+    start_engine: StartEngine, unified: bool
+) -> None:
+    engine = await start_engine(kv_unified=unified, parallel=2)
+    await ask(engine, PROMPT, 2)
+    secret = [*PROMPT, *(300 - i for i in range(60))]
+    passing = await ask(engine, secret, 4, cache_prompt=False)
+    assert passing.usage.cached_tokens == len(PROMPT)
+    again = await ask(engine, secret, 4, cache_prompt=False)
+    assert again.usage.cached_tokens == len(PROMPT), "it is cached all the same, or has destroyed what was"
+
+
+async def test_a_request_that_is_not_to_be_cached_is_kept_in_ram_only_while_its_place_is_taken(
+    start_engine: StartEngine,
+) -> None:
+    engine = await start_engine(parallel=2, kv_unified=True, kv_cells=512, cache_disk=1 << 26)
+    older = asyncio.create_task(ask(engine, PROMPT, 350))
+    await asyncio.sleep(0)  # it is sent
+    secret = [token + 1 for token in PROMPT] + PROMPT[:80]
+    await ask(engine, secret, 200, cache_prompt=False)
+    await older
+    assert (await engine.stats()).counters["preemptions_total"] > 0
+    assert (await ask(engine, secret, 4, cache_prompt=False)).usage.cached_tokens == 0
 
 
 async def test_a_cancelled_request_gives_back_its_place(start_engine: StartEngine) -> None:

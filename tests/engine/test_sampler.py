@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from server.engine.request import Sampling
-from server.engine.sampler import Sampler, likeliest, log_probabilities
+from server.engine.sampler import NotANumberError, Sampler, likeliest, log_probabilities
 
 logits = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=2000).map(lambda v: np.array(v, np.float32))
 
@@ -101,3 +101,29 @@ def test_log_probabilities() -> None:
     assert chosen == pytest.approx(np.log(0.2), abs=1e-5)
     assert [token for token, _ in top] == [2, 1]
     assert top[0][1] == pytest.approx(np.log(0.7), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(temperature=0), Sampling(top_k=2), Sampling(min_p=0.05), Sampling(top_p=0.9), Sampling()],
+)
+@pytest.mark.parametrize("row", [[np.nan] * 4, [1.0, np.nan, 2.0, 3.0]])
+def test_what_is_no_number_is_never_chosen_from(sampling: Sampling, row: list[float]) -> None:
+    logits = np.array(row, np.float32)
+    with pytest.raises(NotANumberError):
+        Sampler(sampling).choose(logits.copy())
+    with pytest.raises(NotANumberError):
+        Sampler(Sampling(temperature=0), banned=[0]).likeliest(logits.copy())
+    with pytest.raises(NotANumberError):
+        log_probabilities(logits, 0, 2)
+
+
+@pytest.mark.parametrize(("last", "chosen"), [(-1, 2), (0, 0), (1, 0), (2, 1), (3, 2)])
+def test_the_repeat_penalty_looks_back_as_far_as_it_is_told_and_with_minus_one_at_all(last: int, chosen: int) -> None:
+    sampling = Sampling(temperature=0, repeat_penalty=1000.0, repeat_last_n=last)
+    row = np.array([10.0, 9.0, 8.0, 0.0], np.float32)
+    assert Sampler(sampling, prompt=[1, 0, 3]).choose(row.copy()) == chosen
+    sampler = Sampler(sampling)
+    for token in (1, 0, 3):
+        sampler.observe(token)
+    assert sampler.choose(row.copy()) == chosen

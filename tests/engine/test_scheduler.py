@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
 from server.engine.costs import Costs
 from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
+from server.engine.proposals import Proposals
 from server.engine.request import Generate
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request, Sequence, Work
 from server.engine.text import TextStream
 from tests.engine.fake_device import FakeDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from server.engine.proposals import Proposer
 
 
 class Bench:
@@ -31,13 +38,15 @@ class Bench:
         mixed: bool = True,
         prefill: float = 200.0,
         unified: bool = True,
+        proposers: Iterable[Proposer] = (),
     ) -> None:
         device = FakeDevice(8, cells, unified=unified)
         costs = Costs()
         costs.prefill.learn(prefill, 1.0)
         layout = Layout(8, cells, unified, truncatable=True)
         self.cache = KvCache(device, layout, ram_limit=1 << 20, disk=None, costs=costs, clock=time.monotonic)
-        self.scheduler = Scheduler(self.cache, Limits(parallel=parallel, queue=queue, batch=512, mixed=mixed))
+        limits = Limits(parallel=parallel, queue=queue, batch=512, mixed=mixed)
+        self.scheduler = Scheduler(self.cache, limits, proposers)
         for width in (1, 2, 4):
             self.scheduler.times.learn(width, 0.07)
         self._device = device
@@ -126,6 +135,14 @@ def test_a_long_prompt_is_not_ended_in_the_pause_that_small_ones_may_take() -> N
     bench.ask(140)
     prompts = [any(len(work.tokens) > 1 for work in bench.step()) for _ in range(5)]
     assert prompts == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize(("rate", "pieces"), [(100, [384] * 2), (200, [512] * 2), (300, [1024, 976]), (1000, [2000])])
+def test_alone_a_prompt_comes_in_pieces_that_are_computed_as_a_whole(rate: float, pieces: list[int]) -> None:
+    bench = Bench(prefill=rate)
+    bench.scheduler.limits = replace(bench.scheduler.limits, batch=2048)
+    bench.ask(2000)
+    assert [len(work.tokens) for _ in pieces for work in bench.step()] == pieces
 
 
 @pytest.mark.parametrize(("rate", "piece"), [(100, 64), (60, 64), (40, 64), (20, 16), (2, 16)])
@@ -248,6 +265,66 @@ def test_when_cells_run_out_the_youngest_waits_in_ram_and_goes_on_later() -> Non
     assert young.tokens[: len(said)] == said
     assert young.entry.ready >= len(said) - 1, "what was computed is computed again"
     bench.cache.check()
+
+
+def test_a_prompt_that_finds_no_room_counts_as_no_hit_until_it_does() -> None:
+    bench = Bench(cells=400)
+    first = bench.ask(100, first=1)
+    bench.step()
+    bench.scheduler.finish(first)
+    large = bench.ask(350)
+    bench.step()
+    waiting = bench.ask(150, first=1)
+    for _ in range(5):
+        bench.step()
+    assert waiting.entry is None
+    hits = bench.cache.hits.total()
+    bench.scheduler.finish(large)
+    bench.step()
+    assert waiting.entry
+    assert hits == 0
+    assert bench.cache.hits.total() == bench.cache.tokens_saved.total() // 100 == 1
+
+
+class Guesses:
+    """Proposes sevens, as many as it is asked for."""
+
+    name = "guesses"
+    cost = 0.0
+
+    def could(self, sequence: Sequence) -> bool:
+        return True
+
+    def grade(self, sequence: Sequence) -> int:
+        return 0
+
+    def propose(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        return [[7] * most for _, most in wanted]
+
+
+def test_nobody_loses_their_place_for_the_sake_of_guesses() -> None:
+    bench = Bench(cells=100, proposers=[Guesses()])
+    sequences = [bench.ask(30), bench.ask(30)]
+    drafted = 0
+    while (free := 100 - bench.cache.device_tokens) >= 2:
+        works = bench.step()
+        drafted += sum(work.drafts for work in works)
+        assert sum(len(work.tokens) for work in works) <= free
+    assert drafted > 0
+    assert bench.scheduler.running == sequences
+    assert bench.scheduler.preemptions == 0
+
+
+def test_what_is_proposed_for_all_together_fits_into_a_batch() -> None:
+    bench = Bench(parallel=8, proposers=[Guesses()])
+    for width in (8, 16, 32):
+        bench.scheduler.times.learn(width, 0.07)
+    sequences = [bench.ask(5) for _ in range(8)]
+    while not all(sequence.decoding for sequence in sequences):
+        bench.step()
+    proposals = Proposals([Guesses()], bench.scheduler.times, batch=30, buffers_apart=False)
+    found = proposals.for_all(sequences)
+    assert 8 < 8 + sum(len(drafts) for drafts, _ in found.values()) <= 30
 
 
 def test_generations_with_buffers_of_their_own_stay_neighbours_when_some_end() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import sys
 import threading
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,9 @@ from hypothesis import strategies as st
 from server.engine.spare_memory import SpareMemory, memory_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import FrameType
+
     import numpy as np
 
 
@@ -83,3 +89,32 @@ def test_threads_may_share_it() -> None:
     for thread in threads:
         thread.join()
     assert not mixed.is_set()
+
+
+def test_a_state_may_end_at_any_moment_while_another_takes_its_memory() -> None:
+    for instruction in range(500):
+        spare = SpareMemory(1200)
+        small, fitting, ending = spare.take(200), spare.take(800), [spare.take(300)]
+        del small, fitting
+        with at_instruction(instruction, ending.clear):
+            state = spare.take(800)
+        assert state.nbytes == 800
+        assert address(spare.take(800)) != address(state)
+
+
+@contextmanager
+def at_instruction(number: int, action: Callable[[], None]) -> Generator[None]:
+    """Act before the so-manieth instruction that this thread carries out meanwhile, as a garbage collection may."""
+    passed, before = itertools.count(), sys.gettrace()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(passed) == number:
+            action()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)

@@ -7,6 +7,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from server.engine.costs import Costs, Rate
@@ -57,7 +59,13 @@ class Machine:
 
     def ask(self, number: int, partition: str, tokens: list[int], n: int, max_tokens: int) -> Request:
         ask = Generate(
-            id=number, prompt=tokens, partition=partition, n=n, max_tokens=max_tokens, sampling=Sampling(temperature=0)
+            id=number,
+            prompt=tokens,
+            partition=partition,
+            n=n,
+            max_tokens=max_tokens,
+            sampling=Sampling(temperature=0),
+            cache_prompt=self.random.random() < 0.9,
         )
         request = Request(ask, tokens, time.monotonic())
         limit = min(CONTEXT, len(tokens) + max_tokens)
@@ -154,3 +162,36 @@ def test_random_requests_get_their_own_answers(tmp_path: Path, unified: bool, tr
     assert not any(machine.device.held), "cells that nobody gave back"
     assert len(asked) > 300
     disk.close(5.0)
+
+
+def test_a_request_whose_logits_are_no_numbers_fails_alone() -> None:
+    machine = Machine(unified=False, truncatable=True, disk=None, seed=1)
+    for number, first in ((1, 5), (2, 6)):
+        machine.runner.submit(machine.ask(number, "alice", [61, first, 9], 1, 20))
+    logits = machine.device.logits
+
+    def overflowing(rows: int) -> npt.NDArray[np.float32]:
+        found = logits(rows)
+        found[0] = np.nan
+        return found
+
+    machine.device.logits = overflowing
+    machine.step()
+    machine.device.logits = logits
+    (refused,) = machine.runner.take_refusals()
+    assert (refused.status, refused.code) == (500, "engine_error")
+    while machine.runner.requests:
+        machine.step()
+    assert machine.texts[3 - refused.id, 0] == cold([61, {1: 6, 2: 5}[refused.id], 9], 20)
+
+
+def test_a_request_that_llama_cpp_has_no_room_for_is_told_so_at_last() -> None:
+    machine = Machine(unified=True, truncatable=True, disk=None, seed=1)
+    machine.runner.submit(machine.ask(1, "alice", [61, 5, 9], 1, 20))
+    machine.device.capacity = 2
+    for _ in range(3):
+        machine.step()
+    (refused,) = machine.runner.take_refusals()
+    assert (refused.id, refused.status) == (1, 500)
+    assert not machine.runner.requests
+    machine.cache.check()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.test_engine import ask
+from tests.engine.test_engine import ask, gauges
 from tests.engine.uncuttable import write_hybrid, write_recurrent, write_sliding
 
 if TYPE_CHECKING:
@@ -55,3 +55,20 @@ async def test_side_by_side_each_gets_its_own_answer(start_engine: StartEngine, 
     alone = [(await ask(engine, prompt, 8, cache_prompt=False)).tokens for prompt in prompts]
     together = await asyncio.gather(*(ask(engine, prompt, 8) for prompt in prompts))
     assert [answer.tokens for answer in together] == alone
+
+
+async def test_the_same_checkpoint_is_kept_once_for_all_choices(start_engine: StartEngine, model: Path) -> None:
+    kept: list[float] = []
+    for n in (1, 4):
+        engine = await start_engine(path=str(model), digest=model.name)
+        await ask(engine, FIRST_TURN, 4, n=n)
+        kept.append((await gauges(engine))['prefix_cache_bytes{tier="ram"}'])
+    assert kept[0] == kept[1] > 0
+
+
+async def test_no_checkpoint_is_kept_of_a_request_that_is_not_to_be_cached(
+    start_engine: StartEngine, model: Path
+) -> None:
+    engine = await start_engine(path=str(model), digest=model.name)
+    await ask(engine, FIRST_TURN, 4, boundaries=[len(FIRST_TURN)], cache_prompt=False)
+    assert (await gauges(engine))['prefix_cache_bytes{tier="ram"}'] == 0

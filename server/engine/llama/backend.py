@@ -8,7 +8,7 @@ import ctypes
 import re
 import socket
 import sys
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as ll
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 _BUFFER_SIZE = re.compile(r"(\S+)\s+(?:model|KV|RS|compute|output|LoRA) buffer size =\s*([\d.]+) MiB")
 _WARNING, _ERROR, _CONTINUATION = 3, 4, 5  # ggml_log_level
+_REASONS = 8
+"""How many of the last errors may tell why something could not be loaded."""
 
 
 class _Log:
@@ -29,7 +31,7 @@ class _Log:
 
     def __init__(self) -> None:
         self.buffers: dict[str, float] = defaultdict(float)
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=_REASONS)
         self._level = 0
         self.callback = ll.llama_log_callback(self._receive)
         ll.llama_log_set(self.callback, ctypes.c_void_p(0))
@@ -77,7 +79,7 @@ def forget_device_bytes() -> None:
 def load_error(what: str) -> LoadError:
     """The error for something that llama.cpp has just failed to load, with its reason."""
     assert _log
-    reasons = _log.errors[-8:]
+    reasons = list(_log.errors)
     text = " ".join(reasons).lower()
     out_of_memory = "out of memory" in text or "failed to allocate" in text or "unable to allocate" in text
     first = next((reason.splitlines()[0] for reason in reasons if reason), ": llama.cpp gave no reason")
