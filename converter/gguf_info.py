@@ -168,6 +168,7 @@ class _Header:
         if value_type is ValueType.STRING:
             self._need(count * 8)
             return [self._string() for _ in range(count)]
+        self._need(count)  # struct fails in its own way at sizes that no file has
         return list(self._unpack(f"{count}{SCALAR_FORMATS[value_type]}"))
 
     def _value_type(self) -> ValueType:

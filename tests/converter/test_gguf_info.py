@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import gguf
@@ -92,6 +93,15 @@ def test_damage_never_crashes(model: Path, tmp_path: Path, data: st.DataObject) 
     except ConversionError as error:
         assert str(path) in str(error)
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("item_type", [0, 8, 10], ids=["bytes", "texts", "numbers"])
+def test_a_list_longer_than_any_file_can_be(tmp_path: Path, item_type: int) -> None:
+    path = tmp_path / "model.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1s", 1, b"a")
+    path.write_bytes(head + struct.pack("<IIQ", 9, item_type, 1 << 62) + bytes(100))
+    with pytest.raises(ConversionError, match="goes beyond the file's end"):
+        read_gguf_info(path)
 
 
 def test_not_gguf(tmp_path: Path) -> None:

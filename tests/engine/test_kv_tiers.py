@@ -95,12 +95,13 @@ def test_states_on_their_way_from_disk_are_bounded_and_all_come_at_last(tmp_path
     second = Rig(tmp_path, room=13_000)
     files = list(second.tree.entries)
     with held(second.disk, tmp_path):
-        assert all(second.lower.fetch(entry) for entry in files)
+        for entry in files:
+            second.lower.fetch(entry)
         assert sum(entry.users for entry in files) == 2
     wait(second.disk)
     second.until(lambda: len(second.tokens(Tier.RAM)) == 2)
     (last,) = (entry for entry in files if entry.tokens[0] not in second.tokens(Tier.RAM))
-    assert second.lower.fetch(last)
+    second.lower.fetch(last)
     second.until(lambda: len(second.tokens(Tier.RAM)) == 3)
     second.lower.shut_down(5)
 
