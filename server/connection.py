@@ -6,7 +6,6 @@ takes headers of any size, and knows no limit of connections that answers in JSO
 
 from __future__ import annotations
 
-import math
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.api.errors import error_body
+from server.api.errors import error_body, retry_after
 from server.api.request_log import HEADER
 from server.errors import RequestError
 from server.sizes import format_size
@@ -169,8 +168,7 @@ class _Connection(HttpToolsProtocol):
         body = error_body(error, getattr(self, "url", b"").decode("latin-1"))
         status = HTTPStatus(error.status)
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        if error.retry_after is not None:
-            head += f"retry-after: {math.ceil(error.retry_after)}\r\n"
+        head += "".join(f"{name.lower()}: {value}\r\n" for name, value in retry_after(error).items())
         head += f"content-length: {len(body)}\r\n{HEADER}: {uuid.uuid4().hex}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + body)
         self._close()

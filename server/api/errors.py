@@ -54,11 +54,14 @@ def error_body(error: RequestError, path: str) -> bytes:
     return write(error)
 
 
+def retry_after(error: RequestError) -> dict[str, str]:
+    """The header that tells after how many seconds the same request may succeed, if it may."""
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
 def error_response(error: RequestError, path: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response for an error at a path, with Retry-After where the same request may succeed later."""
-    all_headers = dict(headers or {})
-    if error.retry_after is not None:
-        all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    all_headers = dict(headers or {}) | retry_after(error)
     if error.status == 401:
         all_headers["WWW-Authenticate"] = "Bearer"
     return Response(error_body(error, path), error.status, all_headers, media_type="application/json")

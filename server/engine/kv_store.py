@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from server.locks import is_locked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -286,16 +288,9 @@ def _bound_unused(folder: Path, limit: int) -> None:
 def _is_used(folder: Path) -> bool:
     """Whether a process uses a key's folder, or may do so for all that can be found out."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        return is_locked(folder)
     except OSError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _is_state(path: Path) -> bool:

@@ -227,7 +227,7 @@ class Scheduler:
         """The next token of each generation, and proposals for those after it where they pay."""
         decoding = [sequence for sequence in self.running if sequence.decoding]
         for sequence, (proposed, kind) in self._proposals.for_all(decoding).items():
-            drafts = proposed if self._fits(sequence, 1 + len(proposed)) else []
+            drafts = proposed if proposed and self._fits(sequence, 1 + len(proposed)) else []
             if self._reserve(sequence, 1 + len(drafts)) and sequence.entry:
                 tokens = [sequence.tokens[-1], *drafts]
                 yield Work(sequence, sequence.entry.ready, tokens, len(drafts), len(tokens), kind)

@@ -22,10 +22,11 @@ from converter.checkpoint import read_json_object
 from converter.gguf_info import read_gguf_info
 from converter.quantization import Quantization, parse_quantization
 from server.errors import BrimError
+from server.locks import is_locked, locked
 from server.models.choosing import checkpoint_files, choose, choose_projector
 from server.models.create import plain_errors, require_language_model
 from server.models.describe import details_of, in_bytes
-from server.models.files import is_locked, locked, sha256
+from server.models.files import sha256
 from server.models.hub import Hub, HubError
 from server.models.manifest import DEFAULT_TAG, SCHEMA_VERSION, Manifest, Model, ModelName
 from server.models.parameters import Parameters

@@ -25,7 +25,8 @@ import platformdirs
 from msgspec import structs
 
 from server.errors import BrimError
-from server.models.files import Progress, bring, is_locked, locked, sha256, sync, write_whole
+from server.locks import is_locked, locked
+from server.models.files import Progress, bring, sha256, sync, write_whole
 from server.models.manifest import Blob, Manifest, Model, ModelName, decode, encode, names_repository
 
 if TYPE_CHECKING:
