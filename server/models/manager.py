@@ -16,6 +16,7 @@ from server.errors import BrimError, LoadError, RequestError
 from server.models.embedding import Purpose, require
 from server.models.ledger import Ledger
 from server.models.loading import LoadedModel, load
+from server.models.manifest import meant
 from server.models.places import Places
 from server.models.projector import NO_PROJECTOR
 from server.models.resolve import ModelSource, from_manifest, with_projector
@@ -34,7 +35,6 @@ STABLE_AFTER = 60.0
 """A worker that lived this many seconds has proved itself: its next crash counts as the first."""
 DEFAULT_MAX_MODELS = 3
 """As many as Ollama loads by default; those named at the start come on top."""
-DEFAULT_TAG = ":latest"
 
 
 class ModelManager:
@@ -145,7 +145,8 @@ class ModelManager:
 
     def _of(self, name: str) -> list[Slot]:
         """A model's slot, and that of its companion."""
-        return [slot for slot in self._slots.values() if slot.source.name == name.removesuffix(DEFAULT_TAG)]
+        known = meant(name, [slot.source.name for slot in self._slots.values()])
+        return [slot for slot in self._slots.values() if slot.source.name == known]
 
     async def _find(self, name: str | None, purpose: Purpose) -> Slot:
         source = await self._source(name)
@@ -160,8 +161,8 @@ class ModelManager:
                 return next(iter(wanted.values()))
             message = f"name a model: there are {', '.join(wanted)}" if wanted else "no model is loaded; name one"
             raise RequestError(message, code="missing_required_parameter", param="model")
-        if known := wanted.get(name.removesuffix(DEFAULT_TAG)):
-            return known
+        if known := meant(name, wanted):
+            return wanted[known]
         try:
             return await asyncio.to_thread(self._from_store, name, [*wanted])
         except RequestError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +12,9 @@ from msgspec import Meta, Struct
 from server.errors import BrimError
 from server.models.modelfile import Message
 from server.models.parameters import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SCHEMA_VERSION = 1
 DEFAULT_TAG = "latest"
@@ -87,6 +90,23 @@ class ModelName(Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.name if self.tag == DEFAULT_TAG else f"{self.name}:{self.tag}"
+
+
+def meant(name: str, names: Collection[str]) -> str | None:
+    """The one of some models' names that a request means: letter for letter, or else but for case and `:latest`."""
+    if name in names:
+        return name
+    wanted = _comparable(name)
+    return next((one for one in names if _comparable(one) == wanted), None)
+
+
+def _comparable(name: str) -> str:
+    """A name as all others of the same model are written too. Files that are served may have any name."""
+    name = name.lower()
+    try:
+        return str(ModelName.parse(name))
+    except BrimError:
+        return name.removesuffix(f":{DEFAULT_TAG}")
 
 
 class Blob(Struct, frozen=True, kw_only=True):

@@ -60,8 +60,8 @@ async def test_a_wanted_model_is_loaded_once_for_all_who_ask(
 ) -> None:
     manager.want(resolve(str(demo_gguf), store))
     assert manager.statuses()[0].state == "loading"
-    models = await asyncio.gather(manager.get("demo"), manager.get(None), manager.get(""))
-    assert models[0] is models[1] is models[2]
+    models = await asyncio.gather(*(manager.get(name) for name in ("demo", "Demo:latest", None, "")))
+    assert all(model is models[0] for model in models)
     assert [status.state for status in manager.statuses()] == ["ready"]
     assert manager.loaded() == [models[0]]
     assert await answer(models[0])

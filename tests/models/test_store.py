@@ -15,7 +15,7 @@ from msgspec import structs
 
 from server.errors import BrimError
 from server.models.files import sha256
-from server.models.manifest import Blob, Details, Manifest, Model, ModelName, StoredAdapter
+from server.models.manifest import Blob, Details, Manifest, Model, ModelName, StoredAdapter, meant
 from server.models.parameters import Parameters
 from server.models.store import DamagedManifestError, ModelNotFoundError, Store
 
@@ -112,6 +112,26 @@ def test_names() -> None:
     assert str(ModelName.parse("llama-3.2:latest")) == "llama-3.2"
     assert str(ModelName.parse("Llama_3:Q4_K_M")) == "Llama_3:Q4_K_M"
     assert ModelName.parse("Llama").file_name == "llama@latest.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("demo", "demo"),
+        ("Demo:latest", "demo"),
+        ("demo:LATEST", "demo"),
+        ("demo:q4", "demo:Q4"),
+        ("hf:owner/model", "hf.co/Owner/Model"),
+        ("my model (1)", "My Model (1)"),
+        ("My Model (1):latest", "My Model (1)"),
+        ("twin", "twin"),
+        ("TWIN", "TWIN"),
+        ("demo:q8", None),
+        ("", None),
+    ],
+)
+def test_which_model_a_name_means(name: str, model: str | None) -> None:
+    assert meant(name, ["demo", "demo:Q4", "hf.co/Owner/Model", "My Model (1)", "twin", "TWIN"]) == model
 
 
 def test_a_similar_name_is_suggested(store: Store) -> None:

@@ -13,7 +13,7 @@ from converter.errors import ConversionError
 from converter.gguf_info import read_gguf_info
 from server.errors import RequestError
 from server.models.describe import details_of, in_short
-from server.models.manifest import Details
+from server.models.manifest import Details, meant
 from server.models.projector import ARCHITECTURE as PROJECTOR_FAMILY
 from server.models.projector import NO_PROJECTOR
 
@@ -85,10 +85,9 @@ def _read(manager: ModelManager, sources: Sequence[ModelSource]) -> dict[str, Kn
 
 async def known_model(manager: ModelManager, name: str) -> Known:
     """The model of that name. Raises RequestError: 404 where there is none."""
-    wanted = name.removesuffix(":latest").lower()
-    for known, model in (await known_models(manager)).items():
-        if known.lower() == wanted:
-            return model
+    models = await known_models(manager)
+    if known := meant(name, models):
+        return models[known]
     raise RequestError(f"model '{name}' not found", status=404, code="model_not_found", param="model")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from server.api.ollama.known import known_model
 from server.errors import RequestError
+from server.models.manifest import meant
 
 if TYPE_CHECKING:
     from server.api.context import Context
@@ -33,8 +34,7 @@ async def load_or_unload(name: str, keep_alive: float | None, context: Context) 
 
 def require_leaving(manager: ModelManager, name: str) -> None:
     """Raises RequestError: 409 for a model that was named at the start."""
-    wanted = name.removesuffix(":latest").lower()
-    if any(status.stays and status.name.lower() == wanted for status in manager.statuses()):
+    if meant(name, [status.name for status in manager.statuses() if status.stays]):
         raise RequestError(
             f"'{name}' was named at brim's start and is in use; end it first, with brim stop", status=409, param="model"
         )

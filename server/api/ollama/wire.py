@@ -13,11 +13,10 @@ from starlette.responses import Response
 
 from server.api.whole_text import WholeTextRequest
 from server.durations import parse_duration
+from server.models.manifest import DEFAULT_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-DEFAULT_TAG = ":latest"
 
 Name = Annotated[str, Field(min_length=1)]
 KeepAlive = Annotated[float, PlainValidator(parse_duration, json_schema_input_type=float | str)]
@@ -75,7 +74,7 @@ def json_response(content: Any) -> Response:
 
 def tagged(name: str) -> str:
     """A model's name with its tag, as Ollama always shows it."""
-    return name if ":" in name else f"{name}{DEFAULT_TAG}"
+    return name if ":" in name else f"{name}:{DEFAULT_TAG}"
 
 
 def timestamp(moment: datetime | None = None) -> str:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from server.api.context import Context, ContextOf
 from server.errors import RequestError
+from server.models.manifest import meant
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -63,7 +64,7 @@ async def list_models(context: ContextOf) -> Response:
 @router.get("/v1/models/{name:path}", summary="Describe a model")
 async def describe_model(name: str, context: ContextOf) -> Response:
     """One of the models that requests may name."""
-    model = _models(context).get(name.removesuffix(":latest"))
-    if model is None:
-        raise RequestError(f"there is no model '{name}'", status=404, code="model_not_found", param="model")
-    return _json(model)
+    models = _models(context)
+    if known := meant(name, models):
+        return _json(models[known])
+    raise RequestError(f"there is no model '{name}'", status=404, code="model_not_found", param="model")
