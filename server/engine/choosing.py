@@ -129,6 +129,6 @@ class Chooser:
 
 def _costly(work: Work) -> bool:
     """Whether more is to be done for a work's tokens than to look for the likeliest."""
-    sequence = work.sequence
-    greedy = sequence.request.ask.sampling.temperature <= 0 and sequence.constraint is None and sequence.speculates
+    request = work.sequence.request
+    greedy = request.ask.sampling.temperature <= 0 and work.sequence.constraint is None and request.speculates
     return work.outputs > 0 and not greedy

@@ -141,13 +141,15 @@ class Intake(threading.Thread):
         limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
         predicted = self._vocab.tokenize(ask.prediction, add_special=False)[: self._context] if ask.prediction else []
         banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
+        speculates = self._spec.lookup and self._model.truncatable and request.speculates
+        lookup = Lookup(words) if speculates else None
         for index, constraint in enumerate(constraints):
             sampler = Sampler(ask.sampling, banned=banned, prompt=words, stream=index)
             text = TextStream(ask.stop, ask.stop_pause)
             sequence = Sequence(request, index, list(tokens), limit, sampler, text, visible, constraint)
             sequence.budget = self._budget(ask, visible)
-            if self._spec.lookup and self._model.truncatable and sequence.speculates:
-                sequence.lookup = Lookup(words)
+            if lookup:
+                sequence.lookup = lookup.fork()
                 sequence.prediction = Prediction(predicted) if predicted else None
             request.sequences.append(sequence)
         self._orders.put(request)

@@ -129,7 +129,7 @@ class Proposals:
             wanted: list[tuple[Sequence, int]] = []
             kinds: list[Kind] = []
             for sequence, (drafts, _) in found.items():
-                if drafts or not sequence.speculates or not proposer.could(sequence):
+                if drafts or not sequence.request.speculates or not proposer.could(sequence):
                     continue
                 kind = Kind(proposer.name, proposer.grade(sequence))
                 if kind not in sequence.acceptance:

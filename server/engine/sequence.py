@@ -50,6 +50,11 @@ class Request:
         return not self.ask.prompt_logprobs or sequence.index > 0 or self.told >= len(self.prompt)
 
     @property
+    def speculates(self) -> bool:
+        """Whether several tokens of a choice may be chosen in one step."""
+        return self.ask.logprobs is None and self.ask.best_of <= self.ask.n
+
+    @property
     def finished(self) -> bool:
         """Whether all choices are over."""
         return all(sequence.finish for sequence in self.sequences)
@@ -107,12 +112,6 @@ class Sequence:
     def pending(self) -> int:
         """How many tokens are still to be computed before the next one can be chosen."""
         return len(self.tokens) - (self.entry.ready if self.entry else 0)
-
-    @property
-    def speculates(self) -> bool:
-        """Whether several of its tokens may be chosen in one step."""
-        ask = self.request.ask
-        return ask.logprobs is None and ask.best_of <= ask.n
 
     @property
     def plain_greedy(self) -> bool:

@@ -58,8 +58,16 @@ class Lookup:
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._followed: dict[tuple[int, ...], int] = {}
+        self._followed_before: dict[tuple[int, ...], int] = {}
         self._tokens: list[int] = []
         self.extend(tokens)
+
+    def fork(self) -> Lookup:
+        """One for a sequence that goes on from this one's tokens. It shares the index, which must not grow any more."""
+        fork = Lookup(())
+        fork._followed_before = self._followed
+        fork._tokens = self._tokens.copy()
+        return fork
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add tokens to the sequence."""
@@ -71,19 +79,25 @@ class Lookup:
     @property
     def hit(self) -> bool:
         """Whether the latest n-gram has occurred before."""
-        return tuple(self._tokens[-NGRAM:]) in self._followed
+        return self._followed_at is not None
+
+    @property
+    def _followed_at(self) -> int | None:
+        """Where what followed the latest n-gram begins, if that has occurred before."""
+        ngram = tuple(self._tokens[-NGRAM:])
+        return self._followed.get(ngram, self._followed_before.get(ngram))
 
     @property
     def agreeing(self) -> int:
         """How many of the latest tokens are those before the place that is proposed from, up to the highest grade."""
         tokens = self._tokens
-        at = self._followed.get(tuple(tokens[-NGRAM:]), 0)
+        at = self._followed_at or 0
         most = min(at, GRADES[-1])
         return next((n for n in range(most) if tokens[at - 1 - n] != tokens[-1 - n]), most)
 
     def propose(self, most: int) -> list[int]:
         """Up to `most` tokens that may come next; none where the latest n-gram is new."""
-        at = self._followed.get(tuple(self._tokens[-NGRAM:])) if most > 0 else None
+        at = self._followed_at if most > 0 else None
         if at is None:
             return []
         proposed: list[int] = []

@@ -26,6 +26,16 @@ def test_lookup_has_nothing_for_a_new_ngram() -> None:
     assert lookup.propose(1) == [4]
 
 
+@given(st.lists(st.integers(0, 2), max_size=20), st.lists(st.integers(0, 2), max_size=20))
+def test_forks_of_a_lookup_find_what_they_would_alone(prompt: list[int], answer: list[int]) -> None:
+    index = Lookup(prompt)
+    forks = index.fork(), index.fork()
+    for fork, tokens in zip(forks, (answer, answer[::-1]), strict=True):
+        fork.extend(tokens)
+        alone = Lookup(prompt + tokens)
+        assert (fork.hit, fork.agreeing, fork.propose(5)) == (alone.hit, alone.agreeing, alone.propose(5))
+
+
 @given(st.lists(st.integers(0, 2), max_size=40))
 def test_lookup_counts_how_much_agrees(tokens: list[int]) -> None:
     lookup = Lookup(tokens)
