@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Self
@@ -36,6 +37,7 @@ from server.engine.messages import (
     Tokenize,
     Tokens,
     ToWorker,
+    Warned,
 )
 from server.engine.worker_process import WorkerProcess
 from server.errors import LoadError, RequestError
@@ -43,6 +45,8 @@ from server.errors import LoadError, RequestError
 if TYPE_CHECKING:
     from server.engine.load_spec import LoadSpec, ModelInfo
     from server.engine.request import Generate, Medium
+
+logger = logging.getLogger(__name__)
 
 LAST_WORDS = 1.0
 """Seconds in which what an ended worker has said is read."""
@@ -336,6 +340,8 @@ class Engine:
                     self._loaded.set_exception(LoadError(text, out_of_memory=out_of_memory))
             case Ready(info):
                 self._loaded.set_result(info)
+            case Warned(text):
+                logger.warning("%s: %s", self.spec.name, text)
 
     def _fail(self, number: int, error: RequestError) -> None:
         if stream := self._streams.get(number):

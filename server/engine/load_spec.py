@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from msgspec import Struct, field
@@ -51,8 +50,6 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
     queue_limit: int = 256
-    max_time: float = math.inf
-    """Seconds that a request may take from its arrival on."""
     stream_interval: float = 0.0
     """Seconds within which tokens of a stream are sent together."""
     cache_ram: int = 0

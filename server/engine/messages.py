@@ -88,6 +88,12 @@ class LoadFailed(Struct, frozen=True, tag=True):
     out_of_memory: bool = False
 
 
+class Warned(Struct, frozen=True, tag=True):
+    """Something for the server's log."""
+
+    text: str
+
+
 class TokenLogprob(Struct, frozen=True):
     """A token's bytes and log-probability, and in `top` the likeliest tokens in its place."""
 
@@ -208,7 +214,7 @@ class Stats(Struct, frozen=True, kw_only=True, tag=True):
     histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
 
 
-FromWorker = LoadProgress | Ready | LoadFailed | Steps | Refused | Tokens | Text | Embeddings | Stats
+FromWorker = LoadProgress | Ready | LoadFailed | Warned | Steps | Refused | Tokens | Text | Embeddings | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -38,7 +38,6 @@ class Runner:
     Args:
         helpers: threads that choose the tokens of several sequences side by side.
         encoder: has what prompts show.
-        max_time: seconds that a request may take, if it does not ask for less.
         before_prompts: called before a batch that holds anything of prompts, which may take long.
 
     Attributes:
@@ -54,7 +53,6 @@ class Runner:
         *,
         helpers: int,
         encoder: Encoder | None = None,
-        max_time: float = math.inf,
         before_prompts: Callable[[], None] = lambda: None,
     ) -> None:
         self.metrics = Metrics()
@@ -66,7 +64,6 @@ class Runner:
         self._scheduler = scheduler
         self._cache = cache
         self._encoder = encoder
-        self._max_time = max_time
         self._before_prompts = before_prompts
         self._chooser = Chooser(vocab, helpers)
         self._in_vain = 0  # batches in a row that llama.cpp found no place for though they were of one sequence
@@ -93,9 +90,7 @@ class Runner:
     def expire(self, now: float) -> Steps | None:
         """End the requests whose time is over."""
         late = [
-            request
-            for request in self.requests.values()
-            if now - request.arrived > min(request.ask.max_time or math.inf, self._max_time)
+            request for request in self.requests.values() if now - request.arrived > (request.ask.max_time or math.inf)
         ]
         if not late:
             return None

@@ -44,6 +44,7 @@ from server.engine.messages import (
     Shutdown,
     Stats,
     Steps,
+    Warned,
 )
 from server.engine.outbox import Outbox
 from server.engine.prefix_cache import Tier
@@ -72,6 +73,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = WorkerEnd(int(sys.argv[1]), int(sys.argv[2]))
+    logging.getLogger("brim").addHandler(_ToServer(channel))
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_end_with_server, args=(orders,), name="parent", daemon=True).start()
     try:
@@ -93,6 +95,30 @@ def main() -> None:
     channel.send(Ready(worker.info))
     worker.run()
     os._exit(0)  # the intake still waits on its socket; nothing else is left to do
+
+
+def _limits(spec: LoadSpec, shape: ContextShape) -> Limits:
+    return Limits(
+        parallel=spec.parallel,
+        queue=spec.queue_limit,
+        batch=shape.batch,
+        ubatch=shape.ubatch,
+        efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
+        chunk_unit=FLASH_PIECE if shape.flash else PLAIN_UNIT,
+        mixed=spec.placement.n_gpu_layers > 0,
+    )
+
+
+class _ToServer(logging.Handler):
+    """Puts warnings into the server's log; errors, which may repeat a part of a prompt, stay in the worker's own."""
+
+    def __init__(self, channel: WorkerEnd) -> None:
+        super().__init__(logging.WARNING)
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self._channel.send(Warned(record.getMessage()))
 
 
 def _end_with_server(orders: queue.SimpleQueue[Order]) -> None:
@@ -135,20 +161,11 @@ class Worker:
         if self.projector:
             held["projector"] = self.projector.device_bytes
         encoder = Encoder(self.projector, self._refuse) if self.projector else None
-        limits = Limits(
-            parallel=spec.parallel,
-            queue=spec.queue_limit,
-            batch=shape.batch,
-            ubatch=shape.ubatch,
-            efficient_chunk=FLASH_PIECE if shape.flash else PLAIN_PIECE,
-            chunk_unit=FLASH_PIECE if shape.flash else PLAIN_UNIT,
-            mixed=spec.placement.n_gpu_layers > 0,
-        )
         proposers = self._proposers(context_length, tuning)
         for proposer in proposers:
             if isinstance(proposer, DraftModel):
                 held["draft"] = proposer.device_bytes
-        self._scheduler = Scheduler(self._cache, limits, proposers, encoder)
+        self._scheduler = Scheduler(self._cache, _limits(spec, shape), proposers, encoder)
         for width, seconds in tuning.step_seconds.items():
             self._scheduler.times.learn(width, seconds)
         self._runner = Runner(
@@ -158,7 +175,6 @@ class Worker:
             self._cache,
             helpers=min(tuning.threads, spec.parallel),
             encoder=encoder,
-            max_time=spec.max_time,
             before_prompts=self._outbox.flush,
         )
         threads = (tuning.threads, tuning.threads_batch)

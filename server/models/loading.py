@@ -205,7 +205,6 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         projector_path=str(source.projector or ""),
         projector_device=projector.device if projector else "",
         lookup=settings.lookup,
-        max_time=settings.max_time,
         stream_interval=settings.stream_interval,
         kv_unified=settings.kv_unified,
     )

@@ -307,13 +307,6 @@ async def test_a_request_ends_when_its_time_is_over(start_engine: StartEngine) -
     assert answer.usage.completion_tokens < 500
 
 
-async def test_no_request_takes_longer_than_the_server_allows(start_engine: StartEngine) -> None:
-    engine = await start_engine(max_time=0.05)
-    for own in (None, 60.0):
-        answer = await ask(engine, PROMPT[:5], 500, max_time=own)
-        assert answer.finish == {0: "time"}
-
-
 async def test_more_than_fits_takes_turns_and_loses_nothing(start_engine: StartEngine) -> None:
     engine = await start_engine(parallel=4, context=256, kv_unified=True, lookup=False)
     prompts = [[3 + i, *PROMPT[: 40 + i]] for i in range(8)]

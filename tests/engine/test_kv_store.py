@@ -238,11 +238,29 @@ def test_what_the_disk_does_not_let_go_is_left_there(tmp_path: Path, caplog: pyt
     store.close(5)
 
 
-async def test_a_model_is_served_where_no_folder_can_be_made(start_engine: StartEngine, tmp_path: Path) -> None:
+async def test_a_model_is_served_where_no_folder_can_be_made(
+    start_engine: StartEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     engine = await start_engine(cache_disk=1 << 26, cache_dir=str(tmp_path / "file" / "kv"))
     assert (await ask(engine, PROMPT)).tokens[0]
     assert (await gauges(engine))['prefix_cache_bytes{tier="disk"}'] == 0
+    assert "nothing is cached on disk" in caplog.text
+
+
+async def test_a_damaged_state_is_told_of_in_the_servers_log(
+    start_engine: StartEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = await start_engine(cache_disk=1 << 26)
+    cold = await ask(engine, PROMPT)
+    await engine.stop(grace=1.0)
+    states = [file for file in (tmp_path / "kv").glob("*/*") if file.stat().st_size]
+    assert states
+    for file in states:
+        file.write_bytes(file.read_bytes()[:-1])
+    again = await start_engine(cache_disk=1 << 26)
+    assert (await ask(again, PROMPT)).tokens == cold.tokens
+    assert caplog.text.count("dropped the cached state") == len(states)
 
 
 async def test_prompts_are_answered_though_the_disk_tier_has_gone(start_engine: StartEngine, tmp_path: Path) -> None:
