@@ -148,16 +148,24 @@ def main(
 ) -> None:
     """Measure, print a table of ratios, and write benchmarks/results/serving.{json,md,png}.
 
-    With `--only`, the other workloads keep their last results.
+    With `--only`, the other workloads keep their last results; so does one in which a server fails or hangs.
     """
     console = Console()
-    wanted = [case for case in CASES if not only or any(word in case.name for word in only)]
-    rows = [(case, (_measure_alone if case.alone else _measure)(case, repeats, threads, console)) for case in wanted]
-    if not only or any(word in RESTART for word in only):
-        rows.append((RESTART_CASE, _measure_restart(RESTART_CASE, repeats, threads, console)))
-    table = _table(rows)
-    console.print(table)
-    _write(_with_last(rows))
+    rows: list[tuple[Case, Measured]] = []
+    failed = False
+    for case, measure in MEASURES:
+        if only and not any(word in case.name for word in only):
+            continue
+        try:
+            rows.append((case, measure(case, repeats, threads, console)))
+        except (httpx.HTTPError, RuntimeError) as error:
+            console.print(f"{case.name} is left out, since a server failed: {error!r}", highlight=False, markup=False)
+            failed = True
+        else:
+            _write(_with_last(rows))
+    console.print(_table(rows))
+    if failed:
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +229,10 @@ def _measure_restart(case: Case, repeats: int, threads: int, console: Console) -
                 return asyncio.run(_ask(server, resume, turn, tokens_per_word))
 
     return _in_turns(case, repeats, ask, console)
+
+
+MEASURES = (*((case, _measure_alone if case.alone else _measure) for case in CASES), (RESTART_CASE, _measure_restart))
+"""Each workload, and how it is measured."""
 
 
 def _in_turns(case: Case, turns: int, ask: Callable[[str, int], Figures], console: Console) -> Measured:

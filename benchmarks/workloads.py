@@ -17,6 +17,8 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+HANGING = 300.0
+"""Seconds without a byte after which a server counts as hanging; the slowest take 20."""
 WORDS = [
     "time",
     "year",
@@ -101,7 +103,7 @@ class Client:
 
     def __init__(self, url: str, model: str, seed: int) -> None:
         self._http = httpx.AsyncClient(
-            timeout=600, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            timeout=HANGING, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
         self._url = f"{url}/v1/completions"
         self._model = model
