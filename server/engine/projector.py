@@ -186,7 +186,7 @@ class Projector:
         whole = bool(mtmd.mtmd_decode_use_non_causal(self._pointer, pointer))
         if whole and tokens > self._ubatch:
             raise RequestError(
-                f"an image takes {tokens} tokens of a batch of {self._ubatch}; serve with a larger --ubatch",
+                f"the image takes {tokens} tokens, and a batch of this model holds {self._ubatch}; send a smaller one",
                 param="messages",
             )
         span = Span(start, tokens, mtmd.mtmd_input_chunk_get_n_pos(pointer))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.context_shape import LONG_CONTEXT, SMALL_SCORES, context_shape, state_key
+from server.engine.context_shape import CPU_UBATCH, LONG_CONTEXT, SMALL_SCORES, context_shape, state_key
 from server.engine.llama.context import ContextShape
 from server.engine.load_spec import LoadSpec, Placement
 from tests.engine.test_engine import PROMPT, ask, assert_equal_up_to_ties
@@ -68,6 +68,15 @@ def test_flash_attention_stays_where_plain_attention_cannot_be_or_is_slower(fiel
 )
 def test_flash_attention_stays_for_models_that_gain_nothing(facts: dict[str, Any]) -> None:
     assert context_shape(spec(kv_unified=False), model(**facts), LONG).flash
+
+
+def test_prompts_are_computed_in_smaller_batches_where_all_is_on_the_cpu() -> None:
+    assert context_shape(spec(kv_unified=False), model(), LONG_CONTEXT).ubatch == CPU_UBATCH < Placement().n_ubatch
+    assert context_shape(spec(), model(dense=False), LONG_CONTEXT).ubatch == Placement().n_ubatch
+    assert context_shape(spec(projector_path="p.gguf"), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
+    on_gpu, small = (Placement(devices=("CUDA0",), n_gpu_layers=1), Placement(n_ubatch=128))
+    assert context_shape(spec(placement=on_gpu), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
+    assert context_shape(spec(placement=small), model(), LONG_CONTEXT).ubatch == small.n_ubatch
 
 
 @given(
