@@ -73,6 +73,7 @@ def test_flash_attention_stays_for_models_that_gain_nothing(facts: dict[str, Any
 def test_prompts_are_computed_in_smaller_batches_where_all_is_on_the_cpu() -> None:
     assert context_shape(spec(kv_unified=False), model(), LONG_CONTEXT).ubatch == CPU_UBATCH < Placement().n_ubatch
     assert context_shape(spec(), model(dense=False), LONG_CONTEXT).ubatch == Placement().n_ubatch
+    assert context_shape(spec(), model(n_bytes=1 << 50), LONG_CONTEXT).ubatch == Placement().n_ubatch
     assert context_shape(spec(projector_path="p.gguf"), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
     on_gpu, small = (Placement(devices=("CUDA0",), n_gpu_layers=1), Placement(n_ubatch=128))
     assert context_shape(spec(placement=on_gpu), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
