@@ -15,7 +15,7 @@ from server.engine.messages import Delta, Steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TOGETHER = 4
+TOGETHER = 16
 """Tokens of a choice that wait no longer: a stream should stay one where thousands of tokens come in a second."""
 
 

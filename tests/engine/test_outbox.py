@@ -53,7 +53,7 @@ def test_slow_ones_come_one_by_one_and_so_do_all_without_an_interval() -> None:
 
 def test_of_a_very_quick_one_no_more_than_a_few_come_together() -> None:
     bench = Bench()
-    for number in range(13):
+    for number in range(1 + 3 * TOGETHER):
         bench.step(token(chr(97 + number)), seconds=0.0004)
     assert [len(text) for text in bench.texts] == [1, TOGETHER, TOGETHER, TOGETHER]
 
