@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import platformdirs
-import psutil
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -25,7 +24,6 @@ from server.keys import hash_entry, read_key_file
 from server.rates import RateSetting
 from server.sizes import Size
 
-LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
 LARGEST_DEFAULT_DISK_CACHE = 16 * 1024**3
 FREE_DISK_WORTH_USING = 10 * 1000**3
 """Below so many free bytes, nothing is cached on disk unless asked for."""
@@ -55,10 +53,6 @@ def _in_home(name: str) -> Path:
     return home() / name
 
 
-def _default_ram_cache() -> int:
-    return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT_RAM_CACHE)
-
-
 def _default_disk_cache() -> int:
     free = shutil.disk_usage(next(folder for folder in _in_home("kv").parents if folder.exists())).free
     return min(free // 10, LARGEST_DEFAULT_DISK_CACHE) if free >= FREE_DISK_WORTH_USING else 0
@@ -81,7 +75,8 @@ class Settings(BaseSettings):
     gpu_layers: GpuLayers = "auto"
     vram_budget: Size | None = None
     kv_type: Literal["f16", "q8_0", "q4_0", "f32"] = "f16"
-    cache_ram: Size = Field(default_factory=_default_ram_cache)
+    cache_ram: Size | None = None
+    """Of each model; None takes a quarter of what it leaves of the memory, up to 8 GiB."""
     cache_disk: Size = Field(default_factory=_default_disk_cache)
     rpc: CommaList = ()
     api_key: CommaList = Field(default=(), repr=False)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import llama_cpp
-import psutil
 import xxhash
 
 from converter.gguf_format import align
@@ -72,9 +71,7 @@ def _small_batches_pay(spec: LoadSpec, model: Model) -> bool:
     Pictures may need larger ones. So do experts, of which each gets few of a small batch's tokens, and weights that
     are read from disk each time.
     """
-    if spec.placement.n_gpu_layers > 0 or spec.projector_path or not model.dense:
-        return False
-    return model.n_bytes <= psutil.virtual_memory().total // 2
+    return spec.placement.n_gpu_layers == 0 and not spec.projector_path and model.dense and spec.weights_stay
 
 
 def _plain_attention_pays(spec: LoadSpec, model: Model, shape: ContextShape) -> bool:

@@ -52,6 +52,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     queue_limit: int = 256
     stream_interval: float = 0.0
     """Seconds within which tokens of a stream are sent together."""
+    weights_stay: bool = True
+    """Whether those on the host stay in its memory, or have to be read from disk each time."""
     cache_ram: int = 0
     cache_disk: int = 0
     cache_dir: str = ""

@@ -37,3 +37,8 @@ class Ledger:
                 if holding.reserved:
                     held[holding.share.buffer] += holding.reserved + holding.share.overhead
         return held
+
+    @property
+    def ram_caches(self) -> int:
+        """Bytes to which the prefix caches in RAM of the engines alive may grow."""
+        return sum(engine.spec.cache_ram for engine, _ in self._entries if engine.alive)

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from server.chat.formats import named
 from server.chat.renderer import Renderer
 from server.engine.client import Engine
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+LARGEST_DEFAULT_RAM_CACHE = 8 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ async def load(
             if source.parameters.chat_format:
                 named(source.parameters.chat_format)  # that it is unknown need not wait for the weights
             spec, choice = await asyncio.to_thread(plan, source, settings, ledger.held())
+            if not embedding:
+                spec = structs.replace(spec, cache_ram=_ram_cache(settings, choice.host_free - ledger.ram_caches))
         except BrimError as error:
             raise LoadError(f"{source.name} could not be loaded: {error}") from error
         # with all on the CPU there is nothing that the next model's plan would have to wait for
@@ -196,7 +202,7 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         rpc=choice.rpc,
         threads=chosen("threads", own.num_thread),
         adapters=source.adapters,
-        cache_ram=settings.cache_ram,
+        weights_stay=choice.host_free >= 0,
         cache_disk=settings.cache_disk,
         cache_dir=str(settings.cache_dir),
         state_dir=str(settings.state_dir),
@@ -209,3 +215,14 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         kv_unified=settings.kv_unified,
     )
     return spec, choice
+
+
+def _ram_cache(settings: Settings, free: int) -> int:
+    """Bytes for a model's prefix cache in RAM. Unless they are set, they are so few that weights stay in memory.
+
+    Args:
+        free: bytes of memory that the model leaves, and the other models' caches.
+    """
+    if settings.cache_ram is not None:
+        return settings.cache_ram
+    return max(0, min(free // 4, LARGEST_DEFAULT_RAM_CACHE))

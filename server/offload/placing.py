@@ -41,6 +41,7 @@ class Choice:
         tokens_per_second: predicted for one request alone.
         rpc: the RPC workers that answered, in the order that gives their devices their names; the worker needs these.
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
+        host_free: bytes of the host's memory that all of it leaves; negative where weights do not stay in memory.
         guests: the companions in their homes.
     """
 
@@ -52,6 +53,7 @@ class Choice:
     rpc: tuple[str, ...]
     digest: str
     free: dict[str, int]
+    host_free: int
     guests: tuple[Guest, ...] = ()
 
     def guest(self, role: Role) -> Guest | None:
@@ -103,6 +105,7 @@ def choose(
         rpc=machine.rpc,
         digest=header_digest(info),
         free={device.name: device.free for device in machine.devices},
+        host_free=outcome.host_free,
         guests=outcome.guests,
     )
 

@@ -24,7 +24,7 @@ TEXT = [(11 * i + i * i) % 300 + 3 for i in range(900)]
 
 
 def model(heads: int = 14, vocabulary: int = 152_000, trained: str | None = None, **fields: Any) -> Any:
-    facts = {"truncatable": True, "dense": True, "latent_attention": False, "n_bytes": 1 << 20} | fields
+    facts = {"truncatable": True, "dense": True, "latent_attention": False} | fields
     metadata = {"phi3.rope.scaling.original_context_length": trained}
     vocab = SimpleNamespace(size=vocabulary)
     return SimpleNamespace(n_heads=heads, vocab=vocab, architecture="phi3", metadata=metadata.get, **facts)
@@ -54,8 +54,9 @@ def test_long_contexts_attend_plainly() -> None:
         {"projector_path": "p.gguf"},
         {"kv_unified": True},
         {"kv_unified": False, "placement": Placement(n_gpu_layers=1)},
+        {"weights_stay": False},
     ],
-    ids=["quantized", "pictures", "pool", "devices"],
+    ids=["quantized", "pictures", "pool", "devices", "larger than memory"],
 )
 def test_flash_attention_stays_where_plain_attention_cannot_be_or_is_slower(fields: dict[str, Any]) -> None:
     assert context_shape(spec(**fields), model(), LONG).flash
@@ -63,8 +64,8 @@ def test_flash_attention_stays_where_plain_attention_cannot_be_or_is_slower(fiel
 
 @pytest.mark.parametrize(
     "facts",
-    [{"truncatable": False}, {"dense": False}, {"latent_attention": True}, {"n_bytes": 1 << 50}, {"heads": 0}],
-    ids=["uncuttable", "experts", "latent", "larger than memory", "no attention"],
+    [{"truncatable": False}, {"dense": False}, {"latent_attention": True}, {"heads": 0}],
+    ids=["uncuttable", "experts", "latent", "no attention"],
 )
 def test_flash_attention_stays_for_models_that_gain_nothing(facts: dict[str, Any]) -> None:
     assert context_shape(spec(kv_unified=False), model(**facts), LONG).flash
@@ -73,7 +74,7 @@ def test_flash_attention_stays_for_models_that_gain_nothing(facts: dict[str, Any
 def test_prompts_are_computed_in_smaller_batches_where_all_is_on_the_cpu() -> None:
     assert context_shape(spec(kv_unified=False), model(), LONG_CONTEXT).ubatch == CPU_UBATCH < Placement().n_ubatch
     assert context_shape(spec(), model(dense=False), LONG_CONTEXT).ubatch == Placement().n_ubatch
-    assert context_shape(spec(), model(n_bytes=1 << 50), LONG_CONTEXT).ubatch == Placement().n_ubatch
+    assert context_shape(spec(weights_stay=False), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
     assert context_shape(spec(projector_path="p.gguf"), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch
     on_gpu, small = (Placement(devices=("CUDA0",), n_gpu_layers=1), Placement(n_ubatch=128))
     assert context_shape(spec(placement=on_gpu), model(), LONG_CONTEXT).ubatch == Placement().n_ubatch

@@ -66,7 +66,7 @@ def _spec(placement: Placement, draft: Placement | None = None) -> LoadSpec:
 def test_what_worked_is_remembered_until_there_is_more_memory() -> None:
     worked = Placement(devices=("CUDA0", "CUDA1"), n_gpu_layers=17)
     planned = structs.replace(worked, n_gpu_layers=20)
-    learn(Choice(planned, 4096, 0, (), 1.0, (), "digest", FREE), _spec(worked))
+    learn(Choice(planned, 4096, 0, (), 1.0, (), "digest", FREE, 0), _spec(worked))
     assert lesson("digest", FREE) == 17
     assert lesson("digest", FREE | {"CUDA1": 2 << 30}) == 17
     assert lesson("digest", FREE | {"CUDA1": 6 << 30}) is None
