@@ -23,6 +23,17 @@ def locked(path: Path) -> Generator[None]:
         os.close(descriptor)
 
 
+def lock(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed. False where somebody has it; without locks, all may have it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def is_locked(path: Path) -> bool:
     """Whether somebody holds a file's or folder's lock."""
     descriptor = os.open(path, os.O_RDONLY)

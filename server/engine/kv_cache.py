@@ -106,28 +106,38 @@ class KvCache:
     # opening, advancing and closing
 
     def open(
-        self, tokens: Sequence[int], partition: str, *, positions: Positions = TEXT, reuse: bool = True
+        self,
+        tokens: Sequence[int],
+        partition: str,
+        *,
+        positions: Positions = TEXT,
+        reuse: bool = True,
+        private: bool = False,
     ) -> Entry | NotNow:
-        """Take a sequence for a prompt, with as much of it computed as can be reused.
+        """Take a sequence for a prompt, with as much of it computed as can be reused. It is in use until `close`.
 
-        The entry is in use until `close`. `positions` are the tokens'. With `reuse` False all of it is computed anew.
+        Args:
+            positions: the tokens'.
+            reuse: False has all of it computed anew.
+            private: whether nothing is to stay of it but what it begins with.
         """
         if not reuse:
-            return self._open_from(None, tokens, partition, positions)
+            return self._open_from(None, tokens, partition, positions, private=private)
         best, pending = self._sources.find(tokens, partition, positions)
         if pending:
             return NotNow.WAIT
         if best and best.entry.tier is Tier.DISK:
             self.lower.fetch(best.entry)
             return NotNow.WAIT
-        return self._open_from(best, tokens, partition, positions)
+        return self._open_from(best, tokens, partition, positions, private=private)
 
     def _open_from(
-        self, best: Match | None, tokens: Sequence[int], partition: str, positions: Positions
+        self, best: Match | None, tokens: Sequence[int], partition: str, positions: Positions, *, private: bool
     ) -> Entry | NotNow:
-        if best and self._takes_over(best):
+        takes_over = best is not None and self._sources.may_take_over(best, private=private)
+        if best and (takes_over or (not self._free and self._sources.is_only_idle(best))):
             entry = best.entry
-            if not self._sources.may_take_over(best):
+            if not takes_over or not self.layout.truncatable:
                 self.lower.save_before_loss(entry)
             self._cut(entry, best.usable)
             self.tree.extend(entry, tokens[best.usable :])
@@ -142,13 +152,12 @@ class KvCache:
             self.tree.insert(entry)
             self._held[sequence] = entry
         entry.users += 1
+        if private:
+            entry.stays = min(entry.ready, best.entry.stays if best else 0)
         self.tree.touch(entry)
         if best:
             self._note_hit(best.entry, entry)
         return entry
-
-    def _takes_over(self, best: Match) -> bool:
-        return self._sources.may_take_over(best) or (not self._free and self._sources.is_only_idle(best))
 
     def reserve(self, entry: Entry, tokens: int) -> bool:
         """Make room for `tokens` more of an entry, evicting what is idle. False where nothing is left to evict."""
@@ -168,15 +177,15 @@ class KvCache:
         """Drop from the device what was computed past the entry's own tokens: drafts that were not accepted."""
         self._memory.drop(entry.sequence, entry.positions.at(entry.ready))
 
-    def close(self, entry: Entry, *, keep: int | None = None) -> None:
+    def close(self, entry: Entry) -> None:
         """Give an entry back. What it has computed stays for others, unless another has it all.
 
-        Args:
-            keep: of how many tokens at most; where a state cannot be cut, nothing is kept then.
+        Of a private one that is what it began with, and where a state cannot be cut nothing.
         """
         entry.users -= 1
-        if keep is not None:
-            self._cut(entry, min(keep, entry.ready) if self.layout.truncatable else 0)
+        if entry.stays < entry.ready:
+            self._cut(entry, entry.stays if self.layout.truncatable else 0)
+        entry.keep_all()
         self.tree.truncate(entry, entry.ready)
         self.tree.touch(entry)
         if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
@@ -194,7 +203,13 @@ class KvCache:
         self.lower.save_before_loss(entry)
 
     def park(self, entry: Entry) -> Entry | None:
-        """Take a running entry off the device and keep its state until `unpark`. None where RAM keeps nothing."""
+        """Take a running entry off the device and keep its state until `unpark`.
+
+        None where it is to be computed again: where RAM keeps nothing, or nothing is to be kept of it.
+        """
+        if entry.private:
+            self.close(entry)
+            return None
         entry.users -= 1
         self.tree.truncate(entry, entry.ready)
         parked = self.lower.save(entry) if entry.ready else None
@@ -265,7 +280,7 @@ class KvCache:
         self.hits[tier] += 1
         self.tokens_saved[tier] += entry.ready
         elsewhere = source.from_disk or source.ready - entry.ready < WORTH_WAITING
-        if source.tier is Tier.RAM and elsewhere and self.layout.truncatable:
+        if source.tier is Tier.RAM and elsewhere and self.layout.truncatable and not entry.private:
             self.lower.forget(source)
         source.from_disk = False
 

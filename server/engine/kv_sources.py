@@ -32,6 +32,11 @@ class Layout:
     truncatable: bool
     copied_bytes: int = 0
 
+    @property
+    def longest(self) -> int:
+        """Tokens that one sequence can hold."""
+        return self.cells if self.unified else self.cells // self.sequences
+
 
 class Sources:
     """Compares what there is by what it saves.
@@ -59,10 +64,14 @@ class Sources:
         pending: Match | None = None
         saved = 0.0
         for match in self._tree.match(partition, tokens):
+            shared = min(match.length, limit)
+            worth_waiting = shared - (best.usable if best else 0) >= WORTH_WAITING
+            if self._costs.prefill.seconds(shared) < saved and not worth_waiting:
+                break  # those that follow share even less
             usable = positions.whole(min(match.usable, limit))
             if not self._layout.truncatable and usable < match.usable:
                 usable = 0
-            candidate = Match(match.entry, min(match.length, limit), usable)
+            candidate = Match(match.entry, shared, usable)
             if match.entry.tier is Tier.DEVICE and match.entry.users and candidate.length > match.entry.ready:
                 pending = max(pending or candidate, candidate, key=lambda m: m.length)
             gain = self._gain(candidate)
@@ -74,7 +83,7 @@ class Sources:
 
     def _gain(self, match: Match) -> float:
         """Seconds that reusing an entry saves, against computing its tokens."""
-        if match.usable == 0:
+        if match.usable == 0 or match.entry.ready > self._layout.longest:
             return 0.0
         computing = self._costs.prefill.seconds(match.usable)
         match match.entry.tier:
@@ -90,11 +99,17 @@ class Sources:
                 size = match.entry.nbytes
                 return computing - self._costs.disk.seconds(size) - self._costs.ram.seconds(size)
 
-    def may_take_over(self, match: Match) -> bool:
-        """Whether a prompt may go on in the entry's own sequence, losing next to nothing that others could reuse."""
+    def may_take_over(self, match: Match, *, private: bool = False) -> bool:
+        """Whether a prompt may go on in the entry's own sequence, losing next to nothing that others could reuse.
+
+        A private one, which is cut back at its end to what it began with, must lose nothing.
+        """
         entry = match.entry
-        return entry.tier is Tier.DEVICE and entry.users == 0 and entry.ready - match.usable < WORTH_WAITING
+        if entry.tier is not Tier.DEVICE or entry.users:
+            return False
+        lost = entry.ready - match.usable
+        return lost == 0 and self._layout.truncatable if private else lost < WORTH_WAITING
 
     def is_only_idle(self, match: Match) -> bool:
         """Whether no other sequence on the device is idle."""
-        return [e for e in self._tree.entries if e.tier is Tier.DEVICE and e.users == 0] == [match.entry]
+        return [e for e in self._tree.of(Tier.DEVICE) if e.users == 0] == [match.entry]

@@ -10,7 +10,6 @@ line in the log either.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -27,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from server.locks import is_locked
+from server.locks import is_locked, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +39,10 @@ State = npt.NDArray[np.uint8]
 MAGIC = b"brim-kv-1\n"
 ANY_MAGIC = b"brim-kv-"
 """How files of all versions begin."""
+FOLDERS = 16
+"""Processes that may use states of one key at a time, each in a folder of its own."""
+TURNOVER = 1.0
+"""Seconds that a process may take to end while the next one begins: its folder is worth waiting for."""
 RETRY = 60.0
 """Seconds after a failed write within which no state is copied for another one."""
 _READ, _WRITE, _STOP = range(3)
@@ -67,11 +70,16 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A state that has reached the disk."""
+    """A state that has reached the disk.
+
+    Attributes:
+        last_used: as it was told of when the state was handed over; None where it was found there.
+    """
 
     partition: str
     tokens: list[int]
     file: StoredFile
+    last_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +106,26 @@ class Fetched:
     lost: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Saving:
+    """A state on its way to the disk."""
+
+    header: Header
+    state: State
+    last_used: int | None
+    stamp: float | None
+
+
 Result = Written | Unwritten | Fetched
-_Work = StoredFile | tuple[Header, State] | None
+_Work = StoredFile | _Saving | None
 
 
 class DiskStore:
-    """States in one folder, for one key.
+    """States for one key, in a folder that no other process uses meanwhile.
 
     Args:
-        folder: made with mode 0700 where it is missing. Each key has a folder in there; what those that no process uses
-            hold together beyond `limit` is deleted, oldest first.
+        folder: made with mode 0700 where it is missing. Each key has a folder in there, and more of them where several
+            processes use it; what those that none uses hold together beyond `limit` is deleted, oldest first.
         key: digest of all that a state depends on.
         limit: the most bytes all files of this key may take.
         memory: where states are read into. As much as may lie spare there may be on its way to the disk or back.
@@ -116,7 +134,7 @@ class DiskStore:
         room: bytes that may be on their way in one direction; a single state may take more.
 
     Raises:
-        OSError: the folder cannot be made or is not to be written.
+        OSError: the folder cannot be made or is not to be written, or too many processes have theirs.
     """
 
     def __init__(self, folder: Path, key: str, limit: int, memory: SpareMemory) -> None:
@@ -126,14 +144,10 @@ class DiskStore:
         self.waiting_bytes = 0
         self._key = key
         self._memory = memory
-        self._folder = folder / key
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for made in (folder, self._folder):
-            made.chmod(0o700)
-        self._temporary = self._folder / f"{os.getpid()}.tmp"
-        self._in_use = os.open(self._folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # where there are no locks, nobody deletes what others use either
-            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self._folder, self._in_use = _own_folder(folder, key)
+        self._temporary = self._folder / "new.tmp"
         _bound_unused(folder, limit)
         self._work: queue.PriorityQueue[tuple[int, int, _Work]] = queue.PriorityQueue()
         self._numbers = itertools.count()
@@ -144,14 +158,16 @@ class DiskStore:
         self._thread.start()
 
     def index(self) -> Iterator[Written]:
-        """The usable files found in the folder, oldest first. Others are deleted."""
+        """The usable files found in the folder, the one that was used least recently first. Others are deleted."""
         found: list[tuple[float, Written]] = []
         for path in self._folder.iterdir():
+            if not path.is_file() or path.is_symlink():
+                continue  # nothing of brim's; a pipe would never let itself be read
             try:
                 header, offset = self._header(path)
                 file = StoredFile(path, offset + header.size)
                 found.append((path.stat().st_mtime, Written(header.partition, header.tokens, file)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 _discard(path, error)
             except OSError as error:
                 log.warning("the cached state %s cannot be read: %s", path.name, error)
@@ -164,21 +180,48 @@ class DiskStore:
         """Whether it is worth copying a state to write it: no other waits, and none has failed of late."""
         return not self.waiting_bytes and time.monotonic() >= self._failed_at + RETRY
 
-    def write(self, partition: str, tokens: list[int], state: State, patience: float = 0.0) -> bool:
+    def write(
+        self,
+        partition: str,
+        tokens: list[int],
+        state: State,
+        *,
+        patience: float = 0.0,
+        last_used: int | None = None,
+        stamp: float | None = None,
+    ) -> bool:
         """Hand a state to the writing thread.
 
         False where too much waits already, even after `patience` seconds: then nothing is kept.
+
+        Args:
+            last_used: comes back with the result. stamp: as `stamp` takes it; None is now.
         """
         with self._counting:
             if not self._counting.wait_for(lambda: self._takes(state.nbytes), patience):
                 return False
             self.waiting_bytes += state.nbytes
         header = Header(self._key, partition, list(tokens), state.nbytes, xxhash.xxh3_64_intdigest(state.data))
-        self._put(_WRITE, (header, state))
+        self._put(_WRITE, _Saving(header, state, last_used, stamp))
         return True
+
+    def size_of(self, partition: str, tokens: list[int], state: State) -> int:
+        """Bytes that a state takes as a file, at most."""
+        header = Header(self._key, partition, tokens, state.nbytes, (1 << 64) - 1)
+        return len(_start(header)) + state.nbytes
+
+    def stamp(self, file: StoredFile, used: float) -> None:
+        """Note when a state was used last, by the clock of files. After a restart the oldest use goes first."""
+        with contextlib.suppress(OSError):
+            os.utime(file.path, (used, used))
 
     def _takes(self, size: int) -> bool:
         return not self.waiting_bytes or self.waiting_bytes + size <= self.room
+
+    def drain(self, wait: float) -> None:
+        """Wait until nothing waits to be written, for at most `wait` seconds."""
+        with self._counting:
+            self._counting.wait_for(lambda: not self.waiting_bytes, wait)
 
     def fetch(self, file: StoredFile) -> None:
         """Ask for a state to be read; the answer comes out of `results`."""
@@ -206,43 +249,46 @@ class DiskStore:
 
     def _run(self) -> None:
         while (work := self._work.get()[-1]) is not None:
-            self._results.append(self._read(work) if isinstance(work, StoredFile) else self._save(*work))
+            self._results.append(self._read(work) if isinstance(work, StoredFile) else self._save(work))
             del work  # its memory is wanted while the thread waits for more
 
-    def _save(self, header: Header, state: State) -> Written | Unwritten:
+    def _save(self, work: _Saving) -> Written | Unwritten:
         try:
-            return self._write_file(header, state)
+            return self._write_file(work)
         except Exception as error:  # the thread must go on: prompts wait for what it is to read
             log.warning("the disk tier could not write a state: %s", error)
             self._failed_at = time.monotonic()
             _unlink(self._temporary)
-            return Unwritten(header.partition, header.tokens)
+            return Unwritten(work.header.partition, work.header.tokens)
         finally:
             with self._counting:
-                self.waiting_bytes -= state.nbytes
+                self.waiting_bytes -= work.state.nbytes
                 self._counting.notify_all()
 
-    def _write_file(self, header: Header, state: State) -> Written:
-        packed = msgspec.msgpack.encode(header)
-        start = MAGIC + struct.pack("<I", len(packed)) + packed
+    def _write_file(self, work: _Saving) -> Written:
+        header, state = work.header, work.state
+        start = _start(header)
         with os.fdopen(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(start)
             file.write(state.data)
             file.flush()
             os.fsync(file.fileno())
+        if work.stamp is not None:
+            os.utime(self._temporary, (work.stamp, work.stamp))
         path = self._folder / _name(header.partition, header.tokens)
         replaced = path.stat().st_size if path.exists() else 0
         self._temporary.rename(path)
         size = len(start) + state.nbytes
         with self._counting:
             self.bytes += size - replaced
-        return Written(header.partition, header.tokens, StoredFile(path, size))
+        return Written(header.partition, header.tokens, StoredFile(path, size), work.last_used)
 
     def _read(self, file: StoredFile) -> Fetched:
         start = time.perf_counter()
         state, lost = None, False
         try:
             state = self._load(file.path)
+            self.stamp(file, time.time())
         except (FileNotFoundError, ValueError) as error:
             lost = True
             _discard(file.path, error)
@@ -265,6 +311,22 @@ class DiskStore:
         _require(header.key == self._key, "it was made for another model or build")
         _require(path.name == _name(header.partition, header.tokens), "its name is not that of its tokens")
         return header, offset
+
+
+def _own_folder(folder: Path, key: str) -> tuple[Path, int]:
+    """A folder for a key that no other process uses, and a descriptor that holds it. Raises OSError."""
+    deadline = time.monotonic() + TURNOVER
+    for number in range(FOLDERS):
+        own = folder / (f"{key}-{number}" if number else key)
+        own.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # a link would lead to anybody's files
+        os.fchmod(descriptor, 0o700)
+        while not (mine := lock(descriptor)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if mine:
+            return own, descriptor
+        os.close(descriptor)
+    raise OSError(f"{FOLDERS} processes keep states of this model in {folder} already")
 
 
 def _name(partition: str, tokens: list[int]) -> str:
@@ -312,6 +374,12 @@ def _unlink(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("the disk tier could not delete %s: %s", path.name, error)
+
+
+def _start(header: Header) -> bytes:
+    """What a file has before its state."""
+    packed = msgspec.msgpack.encode(header)
+    return MAGIC + struct.pack("<I", len(packed)) + packed
 
 
 def _read_header(path: Path) -> tuple[Header, int]:

@@ -14,6 +14,7 @@ from server.engine.spare_memory import memory_of
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from server.engine.costs import Costs
     from server.engine.kv_store import State
@@ -53,6 +54,7 @@ class LowerTiers:
         self._costs = costs
         self._evictions = evictions
         self._fetching: dict[StoredFile, Entry] = {}
+        self._files: dict[Path, Entry] = {}
         for written in disk.index() if disk else ():
             self._add_file(written)
 
@@ -74,6 +76,7 @@ class LowerTiers:
         state = self._save_state(entry.sequence)
         if memory_of(state) <= self._ram_limit:
             self._keep(entry, state)
+            self._shrink_ram()  # it goes itself where what is parked leaves it no room
         elif self._lacks_file(entry):
             self._write(entry, state)
 
@@ -94,12 +97,16 @@ class LowerTiers:
         saved.users += 1  # not to be evicted for its own sake
         if self._tree.truncatable:
             self._drop_prefixes(saved)
+        self._shrink_ram()
+        saved.users -= 1
+
+    def _shrink_ram(self) -> None:
+        """Forget what was least recently used while there is more in RAM than may be."""
         while self.ram_bytes > self._ram_limit and (victim := self._tree.oldest(Tier.RAM)):
             self._evictions[Tier.RAM] += 1
             if self._lacks_file(victim):
                 self._write(victim, self._state_of(victim))
             self._release(victim)
-        saved.users -= 1
 
     # disk
 
@@ -128,24 +135,58 @@ class LowerTiers:
                     arrived = True
         return arrived
 
-    def persist(self) -> None:
-        """Write the least recently used idle state that the disk does not have yet, if the disk is idle too."""
-        if self._disk and self._disk.idle and (oldest := min(self._unwritten(), key=_last_used, default=None)):
+    def tidy(self) -> None:
+        """While nothing is to be computed: keep RAM within its limit, and write a state that the disk does not have.
+
+        That is the least recently used one of the tier, if the disk is idle too.
+        """
+        self._shrink_ram()  # what came for a prompt that was then cancelled may be larger than all of it
+        if self._disk and self._disk.idle and (oldest := next(self._unwritten(), None)):
             self._write(oldest, self._state_of(oldest))
 
     def shut_down(self, wait: float) -> None:
-        """Write what is worth it to disk, the most recently used first, within `wait` seconds."""
+        """Write what is worth it to disk, the most recently used first, within `wait` seconds.
+
+        Files that were used before it make way for it. All are stamped with the order of their use.
+        """
         if not self._disk:
             return
         end = time.monotonic() + wait
-        for entry in sorted(self._unwritten(), key=_last_used, reverse=True):
-            if not self._write(entry, self._state_of(entry), patience=end - time.monotonic()):
+        self._disk.drain(wait)
+        self.collect()
+        self._touch_files()
+        for entry in self._tree.entries:
+            entry.persisted = 0  # what was written then may have been deleted since
+        kept = sorted([*self._tree.of(Tier.DISK), *self._unwritten()], key=_last_used, reverse=True)
+        stamps = {entry: time.time() - rank for rank, entry in enumerate(kept)}
+        for entry, used in stamps.items():
+            if isinstance(entry.stored, StoredFile):
+                self._disk.stamp(entry.stored, used)
+        for entry, used in stamps.items():
+            if isinstance(entry.stored, StoredFile):
+                continue
+            state = self._state_of(entry)
+            if not self._make_room_on_disk(entry, state):
+                continue
+            if not self._write(entry, state, patience=end - time.monotonic(), stamp=used):
                 break
         self._disk.close(max(0.0, end - time.monotonic()))
 
+    def _make_room_on_disk(self, entry: Entry, state: State) -> bool:
+        """Delete files that were used before an entry until its own fits. False where it does not."""
+        assert self._disk
+        room = self._disk.limit - self._size_of(entry, state)
+        while self._disk.bytes + self._disk.waiting_bytes > room >= 0:
+            victim = self._tree.oldest(Tier.DISK)
+            if victim is None or victim.last_used > entry.last_used:
+                return False
+            self._evictions[Tier.DISK] += 1
+            self._release(victim)
+        return room >= 0
+
     def check(self) -> None:
         """Assert that the bytes in RAM are counted right."""
-        stored = sum(_in_ram(entry) for entry in self._tree.entries if entry.tier is Tier.RAM)
+        stored = sum(map(_in_ram, self._tree.of(Tier.RAM)))
         assert stored == self.ram_bytes, "bytes in RAM miscounted"
 
     def _take_in(self, fetched: Fetched) -> None:
@@ -174,15 +215,17 @@ class LowerTiers:
 
     def _add_file(self, written: Written) -> None:
         assert self._disk
-        for match in self._tree.match(written.partition, written.tokens):
-            known = match.entry
-            if isinstance(known.stored, StoredFile) and known.stored.path == written.file.path:
-                known.stored, known.ready = written.file, len(written.tokens)
-                return
-        entry = Entry(written.partition, written.tokens, Tier.DISK, ready=len(written.tokens), stored=written.file)
-        self._tree.insert(entry)
-        if self._tree.truncatable:
-            self._drop_prefixes(entry)
+        if known := self._files.get(written.file.path):
+            known.stored, known.ready = written.file, len(written.tokens)
+        else:
+            entry = Entry(written.partition, written.tokens, Tier.DISK, ready=len(written.tokens), stored=written.file)
+            self._files[written.file.path] = entry
+            self._tree.insert(entry)
+            if written.last_used is not None:
+                entry.last_used = written.last_used
+                self._tree.sort(Tier.DISK)
+            if self._tree.truncatable:
+                self._drop_prefixes(entry)
         if self._disk.bytes > self._disk.limit:
             self._touch_files()
         while self._disk.bytes > self._disk.limit and (victim := self._tree.oldest(Tier.DISK)):
@@ -191,33 +234,41 @@ class LowerTiers:
 
     def _touch_files(self) -> None:
         """Let files count as used when what they hold was, wherever that was found."""
-        for entry in self._tree.entries:
-            for match in self._tree.match(entry.partition, entry.tokens[: entry.persisted]):
-                if match.length < entry.persisted:
-                    break
-                if match.entry.tier is Tier.DISK:
-                    match.entry.last_used = max(match.entry.last_used, entry.last_used)
+        for entry in (*self._tree.of(Tier.DEVICE), *self._tree.of(Tier.RAM)):
+            for other in self._tree.beginning_with(entry.partition, entry.tokens[: entry.persisted]):
+                if other.tier is Tier.DISK:
+                    self._tree.use_with(other, entry)
+        self._tree.sort(Tier.DISK)
 
-    def _write(self, entry: Entry, state: State, patience: float = 0.0) -> bool:
+    def _write(self, entry: Entry, state: State, patience: float = 0.0, stamp: float | None = None) -> bool:
         """Hand a state to the disk's thread. False where too much waits there already, even after so many seconds."""
         assert self._disk
-        small = state.nbytes <= self._disk.limit
-        if small and not self._disk.write(entry.partition, entry.tokens[: entry.ready], state, patience):
+        tokens = entry.tokens[: entry.ready]
+        small = self._size_of(entry, state) <= self._disk.limit
+        if small and not self._disk.write(
+            entry.partition, tokens, state, patience=patience, last_used=entry.last_used, stamp=stamp
+        ):
             return False
         entry.persisted = entry.ready  # too large a state would only be copied again and again
         return True
 
+    def _size_of(self, entry: Entry, state: State) -> int:
+        """Bytes that a state takes on disk."""
+        assert self._disk
+        return self._disk.size_of(entry.partition, entry.tokens[: entry.ready], state)
+
     def _take_back(self, failed: Unwritten) -> None:
         """Note that the disk has yet to get a state, where it did not take it."""
-        for match in self._tree.match(failed.partition, failed.tokens):
-            if match.length == len(failed.tokens) == match.entry.persisted:
-                match.entry.persisted = 0
+        for entry in self._tree.beginning_with(failed.partition, failed.tokens):
+            if entry.persisted == len(failed.tokens):
+                entry.persisted = 0
 
     # both
 
     def _unwritten(self) -> Iterator[Entry]:
-        """Idle states that the disk is to get."""
-        return (e for e in self._tree.entries if e.tier is not Tier.DISK and e.users == 0 and self._lacks_file(e))
+        """Idle states that the disk is to get, of each tier the least recently used first."""
+        above = (*self._tree.of(Tier.RAM), *self._tree.of(Tier.DEVICE))
+        return (entry for entry in above if entry.users == 0 and self._lacks_file(entry))
 
     def _lacks_file(self, entry: Entry) -> bool:
         worth_it = self._disk is not None and entry.persisted < entry.ready >= WORTH_KEEPING
@@ -228,10 +279,8 @@ class LowerTiers:
 
     def _drop_prefixes(self, newer: Entry) -> None:
         """Remove the entries of a tier whose tokens a newer one of the same tier begins with."""
-        for match in list(self._tree.match(newer.partition, newer.tokens)):
-            older = match.entry
-            same = older is not newer and older.tier is newer.tier and older.users == 0
-            if same and len(older.tokens) == match.length:
+        for older in self._tree.within(newer):
+            if older.tier is newer.tier and older.users == 0:
                 self._release(older)
 
     def _release(self, entry: Entry) -> None:
@@ -239,6 +288,7 @@ class LowerTiers:
         self._tree.remove(entry)
         if isinstance(entry.stored, StoredFile):
             assert self._disk
+            del self._files[entry.stored.path]
             self._disk.delete(entry.stored)
             return
         self.ram_bytes -= _in_ram(entry)

@@ -3,26 +3,32 @@
 An `Entry` is one run of tokens from a sequence's start whose state exists in one place: a sequence on the device, a
 buffer in host memory, or a file. The tree holds the entries of all tiers, a root for each partition, so that no
 lookup can cross from one partition into another. An edge carries a run of tokens; a node knows every entry whose
-tokens run through it, so the deepest node that a prompt reaches names what can be reused and how much of it.
+tokens run through it, so the deepest node that a prompt reaches names what can be reused and how much of it. Thousands
+of entries may begin alike: no question looks at all of them.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from server.engine.positions import TEXT, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from server.engine.kv_store import StoredFile
 
+EXAMINED = 64
+"""Of the states in RAM and on disk that go on from a node, how many a prompt looks at: they save it the same tokens."""
 _COMPARED_AT_ONCE = 64
+_ALL = 1 << 62
 
 
 class Tier(IntEnum):
@@ -42,6 +48,7 @@ class Entry:
         tokens: what the entry stands for, the part still to be computed included.
         tier: where its state lies.
         ready: how many of the tokens are computed; reuse goes no further.
+        stays: how many of them stay when it is closed, of a request that leaves nothing behind.
         hit: where those were that it began with when it was opened last (device tier).
         users: running sequences and pending copies that need it; above 0 it is never evicted.
         last_used: the tree's clock when it was last used.
@@ -56,6 +63,7 @@ class Entry:
     tokens: list[int]
     tier: Tier
     ready: int = 0
+    stays: int = _ALL
     hit: Tier | None = None
     users: int = 0
     last_used: int = 0
@@ -65,6 +73,15 @@ class Entry:
     from_disk: bool = False
     positions: Positions = TEXT
     node: Node | None = field(default=None, repr=False)
+
+    @property
+    def private(self) -> bool:
+        """Whether a request computes it that leaves nothing behind."""
+        return self.stays < _ALL
+
+    def keep_all(self) -> None:
+        """Let all of it stay from now on."""
+        self.stays = _ALL
 
     @property
     def nbytes(self) -> int:
@@ -87,15 +104,28 @@ class Match:
 
 
 class Node:
-    """One edge of the tree and the place it leads to."""
+    """One edge of the tree and the place it leads to.
 
-    __slots__ = ("children", "edge", "entries", "parent")
+    Attributes:
+        entries: those whose tokens run through it. device: the few of them whose state is on the device.
+        ends: those whose tokens end here.
+    """
+
+    __slots__ = ("children", "device", "edge", "ends", "entries", "parent")
 
     def __init__(self, edge: list[int], parent: Node | None) -> None:
         self.edge = edge
         self.parent = parent
         self.children: dict[int, Node] = {}
         self.entries: set[Entry] = set()
+        self.device: set[Entry] = set()
+        self.ends: set[Entry] = set()
+
+    def take(self, entry: Entry) -> None:
+        """Note that an entry runs through here."""
+        self.entries.add(entry)
+        if entry.tier is Tier.DEVICE:
+            self.device.add(entry)
 
 
 class PrefixCache:
@@ -110,14 +140,23 @@ class PrefixCache:
         self.truncatable = truncatable
         self._roots: dict[str, Node] = {}
         self._clock = 0
-        self.entries: set[Entry] = set()
+        self._tiers: dict[Tier, OrderedDict[Entry, None]] = {tier: OrderedDict() for tier in Tier}
+
+    @property
+    def entries(self) -> set[Entry]:
+        """The entries of all tiers."""
+        return {entry for tier in self._tiers.values() for entry in tier}
+
+    def of(self, tier: Tier) -> Collection[Entry]:
+        """The entries of a tier, the least recently used first."""
+        return self._tiers[tier]
 
     def insert(self, entry: Entry) -> None:
         """Add an entry with all of its tokens."""
         root = self._roots.setdefault(entry.partition, Node([], None))
-        root.entries.add(entry)
-        self.entries.add(entry)
-        entry.node = root
+        root.take(entry)
+        self._tiers[entry.tier][entry] = None
+        self._settle(entry, root)
         self._grow(entry, entry.tokens)
         self.touch(entry)
 
@@ -146,9 +185,10 @@ class PrefixCache:
                 self._leave(entry, below)
             else:
                 excess -= len(node.edge)
+                parent = node.parent
                 self._leave(entry, node)
-                node = node.parent
-            entry.node = node
+                node = parent
+            self._settle(entry, node)
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out."""
@@ -158,7 +198,7 @@ class PrefixCache:
             self._leave(entry, node)
             node = parent
         entry.node = None
-        self.entries.discard(entry)
+        self._tiers[entry.tier].pop(entry, None)
         if (root := self._roots.get(entry.partition)) and not root.entries:
             del self._roots[entry.partition]
 
@@ -166,9 +206,22 @@ class PrefixCache:
         """Note that an entry is used now."""
         self._clock += 1
         entry.last_used = self._clock
+        if entry in (order := self._tiers[entry.tier]):
+            order.move_to_end(entry)
+
+    def use_with(self, entry: Entry, other: Entry) -> None:
+        """Let an entry count as used when another one was, if that is later; `sort` its tier afterwards."""
+        entry.last_used = max(entry.last_used, other.last_used)
+
+    def sort(self, tier: Tier) -> None:
+        """Bring a tier's entries into the order of their use."""
+        self._tiers[tier] = OrderedDict.fromkeys(sorted(self._tiers[tier], key=lambda entry: entry.last_used))
 
     def match(self, partition: str, tokens: Sequence[int]) -> Iterator[Match]:
         """The entries that share a prefix with a prompt, longest common prefix first.
+
+        All that are on the device or end on the way are among them, and some of those that go on elsewhere. Where a
+        state cannot be cut, only those that end on the way are of use.
 
         Args:
             partition: where to look; nothing outside is found.
@@ -176,26 +229,36 @@ class PrefixCache:
         """
         seen: set[Entry] = set()
         for node, depth, whole in reversed(self._path(partition, tokens)):
-            for entry in node.entries - seen:
-                seen.add(entry)
-                if self.truncatable:
-                    usable = min(depth, entry.ready)
-                else:
-                    ends_here = whole and entry.node is node and entry.ready == len(entry.tokens)
-                    usable = entry.ready if ends_here else 0
-                yield Match(entry, depth, usable)
+            found = list(node.ends) if whole else []
+            if self.truncatable:
+                found += [*node.device, *islice(node.entries, EXAMINED)]
+            for entry in found:
+                if entry not in seen:
+                    seen.add(entry)
+                    usable = self.truncatable or entry.ready == len(entry.tokens)
+                    yield Match(entry, depth, min(depth, entry.ready) if usable else 0)
 
     def oldest(self, tier: Tier) -> Entry | None:
         """The least recently used entry of a tier that nothing needs, or None."""
-        idle = (entry for entry in self.entries if entry.tier is tier and entry.users == 0)
-        return min(idle, key=lambda entry: entry.last_used, default=None)
+        return next((entry for entry in self._tiers[tier] if entry.users == 0), None)
+
+    def beginning_with(self, partition: str, tokens: Sequence[int]) -> Collection[Entry]:
+        """All entries that begin with these tokens."""
+        path = self._path(partition, tokens)
+        return path[-1][0].entries if path and path[-1][1] == len(tokens) else ()
+
+    def within(self, entry: Entry) -> list[Entry]:
+        """The other entries with whose tokens this one begins."""
+        path = self._path(entry.partition, entry.tokens)
+        return [other for node, _, whole in path if whole for other in node.ends if other is not entry]
 
     def covered(self, entry: Entry, tier: Tier) -> bool:
-        """Whether another entry of a tier has all that this one has computed."""
+        """Whether another entry of a tier has all that this one has computed, and will keep it."""
+        n = entry.ready
         return any(
-            match.entry is not entry and match.entry.tier is tier and match.usable >= entry.ready
-            for match in self.match(entry.partition, entry.tokens[: entry.ready])
-            if match.length >= entry.ready
+            other is not entry and other.tier is tier and other.ready >= n <= other.stays
+            for other in self.beginning_with(entry.partition, entry.tokens[:n])
+            if self.truncatable or len(other.tokens) == n
         )
 
     def check(self) -> None:
@@ -212,11 +275,14 @@ class PrefixCache:
                     assert child.parent is node
                     assert child.edge[0] == first
                     assert child.entries <= node.entries, "an entry below a node that does not know it"
+                    assert not child.entries & node.ends, "an entry beyond its end"
                     stack.append((child, path))
                 for entry in node.entries:
                     assert entry.partition == partition, "an entry in a foreign partition"
                     if entry.node is node:
                         found[entry] = path
+                assert node.device == {entry for entry in node.entries if entry.tier is Tier.DEVICE}
+                assert node.ends == {entry for entry in node.entries if entry.node is node}
         assert found.keys() == self.entries
         for entry, path in found.items():
             assert entry.tokens == path, "an entry off its path"
@@ -250,16 +316,23 @@ class PrefixCache:
             shared = common_prefix(child.edge, tokens, depth)
             if shared < len(child.edge):
                 child = self._split(child, shared)
-            child.entries.add(entry)
+            child.take(entry)
             depth += shared
             node = child
+        self._settle(entry, node)
+
+    def _settle(self, entry: Entry, node: Node) -> None:
+        """Let an entry end at a node."""
+        if entry.node:
+            entry.node.ends.discard(entry)
+        node.ends.add(entry)
         entry.node = node
 
     def _split(self, node: Node, length: int) -> Node:
         """Cut a node's edge after `length` tokens; returns the new upper node."""
         assert node.parent
         upper = Node(node.edge[:length], node.parent)
-        upper.entries = set(node.entries)
+        upper.entries, upper.device = set(node.entries), set(node.device)
         node.parent.children[upper.edge[0]] = upper
         node.edge = node.edge[length:]
         node.parent = upper
@@ -267,7 +340,8 @@ class PrefixCache:
         return upper
 
     def _leave(self, entry: Entry, node: Node) -> None:
-        node.entries.discard(entry)
+        for known in (node.entries, node.device, node.ends):
+            known.discard(entry)
         if not node.entries and node.parent:
             del node.parent.children[node.edge[0]]
 

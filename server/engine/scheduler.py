@@ -160,15 +160,14 @@ class Scheduler:
 
         What it has computed stays in the cache if its request lets it; what it began with stays in any case.
         """
-        request = sequence.request
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if sequence.entry:
-            self.cache.close(sequence.entry, keep=None if request.ask.cache_prompt else request.cached_tokens or 0)
+            self.cache.close(sequence.entry)
             sequence.entry = None
-        self._unpark(sequence, keep=request.ask.cache_prompt)
+        self._unpark(sequence, keep=True)
         self._proposals.learn(sequence)
 
     def preempt(self) -> bool:
@@ -210,7 +209,9 @@ class Scheduler:
         ask = sequence.request.ask
         positions = sequence.request.positions
         reuse = sequence.request.prompt_logprobs_told(sequence)
-        return self.cache.open(sequence.tokens, ask.partition, positions=positions, reuse=reuse)
+        return self.cache.open(
+            sequence.tokens, ask.partition, positions=positions, reuse=reuse, private=not ask.cache_prompt
+        )
 
     def _spoken_for(self) -> int:
         """Cells that running sequences will need: the rest of their prompts and a little to generate."""

@@ -283,9 +283,9 @@ class Worker:
             self._use_leisure()  # questions about statistics must not keep it from its duty
 
     def _use_leisure(self) -> None:
-        """Write an idle state to disk where nothing has been computed for a while."""
+        """Tidy the cache up where nothing has been computed for a while."""
         if not self._runner.requests and time.monotonic() - self._worked_at >= IDLE_WAIT:
-            self._cache.lower.persist()
+            self._cache.lower.tidy()
 
     def _patience(self) -> float:
         if self._scheduler.running or self._scheduler.waiting or self._stop_at is not None:

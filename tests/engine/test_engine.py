@@ -278,7 +278,7 @@ async def test_a_request_that_is_not_to_be_cached_leaves_the_cache_as_it_was(
     assert again.usage.cached_tokens == len(PROMPT), "it is cached all the same, or has destroyed what was"
 
 
-async def test_a_request_that_is_not_to_be_cached_is_kept_in_ram_only_while_its_place_is_taken(
+async def test_a_request_that_is_not_to_be_cached_is_computed_again_where_its_place_was_taken(
     start_engine: StartEngine,
 ) -> None:
     engine = await start_engine(parallel=2, kv_unified=True, kv_cells=512, cache_disk=1 << 26)

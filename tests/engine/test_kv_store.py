@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import stat
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -94,6 +95,65 @@ def test_other_keys_do_not_meet(tmp_path: Path) -> None:
     assert list(other.index()) == []
     for store in (first, other):
         store.close(5)
+
+
+def test_two_processes_with_one_key_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_store, "TURNOVER", 0.0)
+    first, second = (DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20)) for _ in range(2))
+    files = [write(store, [1]).file for store in (first, second)]
+    assert first.bytes == second.bytes == files[0].nbytes
+    assert files[0].path.parent != files[1].path.parent
+    assert [len(list(store.index())) for store in (first, second)] == [1, 1]
+    first.close(5)
+    third = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    assert [found.file for found in third.index()] == files[:1]
+    monkeypatch.setattr(kv_store, "FOLDERS", 2)
+    with pytest.raises(OSError, match="2 processes keep states of this model"):
+        DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    for store in (second, third):
+        store.close(5)
+
+
+def test_a_process_waits_a_moment_for_the_folder_of_one_that_ends(tmp_path: Path) -> None:
+    first = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    file = write(first, [1]).file
+    ending = threading.Timer(0.1, first.close, [5])
+    ending.start()
+    second = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    assert [found.file for found in second.index()] == [file]
+    ending.join()
+    second.close(5)
+
+
+def test_a_link_is_not_followed_to_anybodys_files(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir(mode=0o755)
+    note = tmp_path / "notes" / "note"
+    note.touch()
+    (tmp_path / "kv").mkdir()
+    (tmp_path / "kv" / "key").symlink_to(note.parent)
+    with pytest.raises(OSError):
+        DiskStore(tmp_path / "kv", "key", 1 << 20, SpareMemory(1 << 20))
+    assert note.exists()
+    assert stat.S_IMODE(note.parent.stat().st_mode) == 0o755
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    os.mkfifo(tmp_path / "key" / "pipe")
+    (tmp_path / "key" / "link").symlink_to(__file__)
+    assert not list(store.index())
+    assert len(list((tmp_path / "key").iterdir())) == 2
+    store.close(5)
+
+
+def test_a_header_of_endless_lists_is_dropped(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
+    path = tmp_path / "key" / "deep"
+    header = b"\x86\xa1x" + b"\x91" * 5000 + b"\xc0"
+    path.write_bytes(kv_store.MAGIC + len(header).to_bytes(4, "little") + header)
+    assert not list(store.index())
+    assert not path.exists()
+    store.close(5)
 
 
 @pytest.mark.parametrize("damage", ["torn", "corrupt", "header", "foreign", "empty", "another key"])
@@ -209,7 +269,7 @@ def test_what_cannot_be_read_for_the_moment_is_not_lost(tmp_path: Path, caplog: 
 def test_a_write_that_fails_is_told_of_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     file = write(store, [1]).file
-    blocking = tmp_path / "key" / f"{os.getpid()}.tmp"
+    blocking = tmp_path / "key" / "new.tmp"
     blocking.mkdir()
     assert store.write("alice", [2], STATE)
     assert wait(store) == Unwritten("alice", [2])

@@ -61,7 +61,7 @@ class Rig:
 
     def persist(self, token: int) -> None:
         """Write the next state, which is to be this one."""
-        self.lower.persist()
+        self.lower.tidy()
         self.until(lambda: token in self.tokens(Tier.DISK))
 
     def _save_state(self, sequence: int) -> State:
@@ -110,10 +110,10 @@ def test_a_state_that_could_not_be_written_is_written_later(tmp_path: Path, monk
     rig = Rig(tmp_path)
     entry = rig.computed(1, 1000)
     with no_more_files():
-        rig.lower.persist()
+        rig.lower.tidy()
         assert entry.persisted
         rig.until(lambda: not entry.persisted)
-    rig.lower.persist()
+    rig.lower.tidy()
     assert not entry.persisted, "it was copied again at once, for a disk that takes nothing"
     monkeypatch.setattr(kv_store, "RETRY", 0.0)
     rig.persist(1)
@@ -124,7 +124,7 @@ def test_a_state_that_the_disk_cannot_hold_does_not_keep_others_from_it(tmp_path
     rig = Rig(tmp_path, disk=2000)
     rig.computed(1, 5000)
     rig.computed(2, 1000)
-    rig.lower.persist()
+    rig.lower.tidy()
     rig.persist(2)
     assert rig.tokens(Tier.DISK) == {2}
     rig.lower.shut_down(5)
@@ -167,9 +167,91 @@ def test_a_file_that_cannot_be_read_for_the_moment_stays_and_is_not_asked_for_ag
     assert entry.stored.path.exists()
     assert [match.usable for match in second.tree.match("alice", [1] * LENGTH)] == [0]
     second.computed(1, 1000)
-    second.lower.persist()
+    second.lower.tidy()
     second.until(lambda: entry.ready == LENGTH)
     assert second.disk.bytes == entry.stored.path.stat().st_size
     second.lower.fetch(entry)
     second.until(lambda: second.tokens(Tier.RAM) == {1})
     second.lower.shut_down(5)
+
+
+def test_what_is_written_at_the_end_keeps_to_the_limit_and_is_what_was_used_last(tmp_path: Path) -> None:
+    first = Rig(tmp_path, disk=2600)
+    for token in range(20):
+        first.computed(token, 1000)
+    first.persist(0)
+    first.lower.shut_down(5)
+    second = Rig(tmp_path, disk=2600)
+    assert second.tokens(Tier.DISK) == {18, 19}
+    assert second.disk.bytes == _size(tmp_path) <= 2600
+    second.lower.shut_down(5)
+
+
+def test_after_a_restart_what_was_used_last_still_goes_last(tmp_path: Path) -> None:
+    first = Rig(tmp_path, disk=4000)
+    entries = [first.computed(token, 1000) for token in range(3)]
+    first.persist(0)
+    first.tree.touch(entries[1])
+    first.tree.touch(entries[0])
+    first.lower.shut_down(5)
+    second = Rig(tmp_path, disk=4000)
+    assert [entry.tokens[0] for entry in second.tree.of(Tier.DISK)] == [2, 1, 0]
+    second.computed(3, 1000)
+    second.persist(3)
+    assert second.tokens(Tier.DISK) == {1, 0, 3}
+    second.lower.shut_down(5)
+
+
+def test_a_state_that_was_read_counts_as_used_even_after_a_crash(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    for token in range(2):
+        first.computed(token, 1000)
+        first.persist(token)
+    long_ago, file = first.tree.of(Tier.DISK)
+    for entry in (long_ago, file):
+        assert isinstance(entry.stored, StoredFile)
+        first.disk.stamp(entry.stored, entry.last_used)
+    first.lower.fetch(long_ago)
+    first.until(lambda: first.tokens(Tier.RAM) == {0})
+    first.disk.close(5)  # without a last word
+    second = Rig(tmp_path)
+    assert [entry.tokens[0] for entry in second.tree.of(Tier.DISK)] == [1, 0]
+    second.lower.shut_down(5)
+
+
+def test_what_is_parked_takes_its_room_from_other_states(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, ram=10_000)
+    parked = rig.lower.save(rig.computed(1, 9000))
+    assert parked
+    parked.users += 1
+    rig.lower.save_before_loss(rig.computed(2, 9000))
+    assert rig.tokens(Tier.RAM) == {1}
+    rig.until(lambda: rig.tokens(Tier.DISK) == {2})
+    rig.lower.shut_down(5)
+
+
+def test_a_state_too_large_for_ram_that_nobody_wants_any_more_does_not_stay_there(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, ram=10_000)
+    rig.lower.save_before_loss(rig.computed(1, 20_000))
+    rig.until(lambda: rig.tokens(Tier.DISK) == {1})
+    (entry,) = rig.tree.of(Tier.DISK)
+    rig.lower.fetch(entry)
+    rig.until(lambda: rig.tokens(Tier.RAM) == {1})
+    rig.lower.tidy()
+    assert rig.lower.ram_bytes == 0
+    rig.lower.shut_down(5)
+
+
+def test_a_state_whose_file_would_just_be_too_large_drives_no_other_out(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, disk=5000)
+    for token in range(2):
+        rig.computed(token, 1000)
+        rig.persist(token)
+    rig.computed(2, 4950)
+    rig.lower.shut_down(5)
+    assert rig.tokens(Tier.DISK) == {0, 1}
+    assert _size(tmp_path) == rig.disk.bytes
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("key/*"))

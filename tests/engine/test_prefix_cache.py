@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.engine.prefix_cache import Entry, PrefixCache, Tier, common_prefix
+from server.engine.prefix_cache import EXAMINED, Entry, PrefixCache, Tier, common_prefix
 
 tokens = st.lists(st.integers(0, 2), max_size=12)
 partitions = st.sampled_from(["alice", "bob"])
@@ -66,10 +66,38 @@ class Tree(RuleBasedStateMachine):
             if entry in found:
                 assert found[entry].usable == min(expected, entry.ready)
 
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), tier=st.sampled_from(Tier))
+    def covered(self, data: st.DataObject, tier: Tier) -> None:
+        entry = data.draw(st.sampled_from(self.model))
+        others = [other for other in self.model if other is not entry and other.partition == entry.partition]
+        expected = any(
+            other.tier is tier and other.ready >= entry.ready == shared(other.tokens, entry.tokens[: entry.ready])
+            for other in others
+        )
+        assert self.tree.covered(entry, tier) == (expected and entry.ready > 0)
+        within = [other for other in others if other.tokens and other.tokens == entry.tokens[: len(other.tokens)]]
+        assert set(self.tree.within(entry)) == set(within)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def touch(self, data: st.DataObject) -> None:
+        self.tree.touch(data.draw(st.sampled_from(self.model)))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def use_with(self, data: st.DataObject) -> None:
+        entry, other = (data.draw(st.sampled_from(self.model)) for _ in range(2))
+        self.tree.use_with(entry, other)
+        self.tree.sort(entry.tier)
+
     @invariant()
     def holds_together(self) -> None:
         self.tree.check()
         assert self.tree.entries == set(self.model)
+        for tier in Tier:
+            uses = [entry.last_used for entry in self.tree.of(tier)]
+            assert uses == sorted(uses)
 
 
 Tree.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
@@ -87,7 +115,21 @@ def test_a_state_that_cannot_be_cut_is_used_only_whole() -> None:
     whole = Entry("", [1, 2, 3], Tier.RAM, ready=3)
     tree.insert(whole)
     assert [m.usable for m in tree.match("", [1, 2, 3, 4])] == [3]
-    assert [m.usable for m in tree.match("", [1, 2, 4])] == [0]
+    assert not any(m.usable for m in tree.match("", [1, 2, 4]))
+
+
+def test_of_thousands_that_begin_alike_a_prompt_looks_at_few() -> None:
+    tree = PrefixCache()
+    beginning = list(range(40))
+    for i in range(3000):
+        tree.insert(Entry("", [*beginning, i, *beginning], Tier.DISK, ready=81))
+    short, running = Entry("", beginning, Tier.RAM, ready=40), Entry("", [*beginning, 9, 9], Tier.DEVICE, ready=42)
+    tree.insert(short)
+    tree.insert(running)
+    matches = list(tree.match("", [*beginning, 7, 7]))
+    assert [match.length for match in matches[:2]] == [41, 40]
+    assert len(matches) <= 2 * EXAMINED + 2
+    assert {short, running} <= {match.entry for match in matches}
 
 
 def test_the_least_recently_used_entry_that_nothing_needs_goes_first() -> None:
