@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from server.engine.costs import Costs
+    from server.engine.kv_file import State
     from server.engine.kv_sources import Layout
-    from server.engine.kv_store import DiskStore, State
+    from server.engine.kv_store import DiskStore
     from server.engine.positions import Positions
 
 

@@ -1,10 +1,9 @@
 """The disk tier: states of sequences in files that outlive the process.
 
-A file is a magic line, a MessagePack header and the state. Its name is the digest of what it stands for; it is
-written under a temporary name, synced and renamed, by a thread of its own, so the decoding thread never waits for a
-disk. A file that is torn, corrupt, of another name or version or made for another key (model, adapters, KV type, RoPE,
-llama.cpp build) is deleted with one line in the log and never loaded. Whatever the disk refuses costs no more than a
-line in the log either.
+A file is written under a temporary name, synced and renamed, by a thread of its own, so the decoding thread never waits
+for a disk. A file that is torn, corrupt, of another name or version or made for another key (model, adapters, KV type,
+RoPE, llama.cpp build) is deleted with one line in the log and never loaded. Whatever the disk refuses costs no more
+than a line in the log either.
 """
 
 from __future__ import annotations
@@ -14,18 +13,15 @@ import itertools
 import logging
 import os
 import queue
-import struct
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
+from server.engine.kv_file import Header, State, file_name, file_start, is_state, read_header, require
 from server.locks import is_locked, lock
 
 if TYPE_CHECKING:
@@ -34,11 +30,6 @@ if TYPE_CHECKING:
 
     from server.engine.spare_memory import SpareMemory
 
-State = npt.NDArray[np.uint8]
-
-MAGIC = b"brim-kv-1\n"
-ANY_MAGIC = b"brim-kv-"
-"""How files of all versions begin."""
 FOLDERS = 16
 """Processes that may use states of one key at a time, each in a folder of its own."""
 TURNOVER = 1.0
@@ -48,16 +39,6 @@ RETRY = 60.0
 _READ, _WRITE, _STOP = range(3)
 """What the thread does first: for a state that is read, a prompt waits."""
 log = logging.getLogger("brim.kv")
-
-
-class Header(msgspec.Struct, frozen=True):
-    """What a file says of itself: the key its state depends on, whose it is, and the tokens it stands for."""
-
-    key: str
-    partition: str
-    tokens: list[int]
-    size: int
-    checksum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +148,7 @@ class DiskStore:
                 header, offset = self._header(path)
                 file = StoredFile(path, offset + header.size)
                 found.append((path.stat().st_mtime, Written(header.partition, header.tokens, file)))
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 _discard(path, error)
             except OSError as error:
                 log.warning("the cached state %s cannot be read: %s", path.name, error)
@@ -208,7 +189,7 @@ class DiskStore:
     def size_of(self, partition: str, tokens: list[int], state: State) -> int:
         """Bytes that a state takes as a file, at most."""
         header = Header(self._key, partition, tokens, state.nbytes, (1 << 64) - 1)
-        return len(_start(header)) + state.nbytes
+        return len(file_start(header)) + state.nbytes
 
     def stamp(self, file: StoredFile, used: float) -> None:
         """Note when a state was used last, by the clock of files. After a restart the oldest use goes first."""
@@ -267,7 +248,7 @@ class DiskStore:
 
     def _write_file(self, work: _Saving) -> Written:
         header, state = work.header, work.state
-        start = _start(header)
+        start = file_start(header)
         with os.fdopen(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(start)
             file.write(state.data)
@@ -275,7 +256,7 @@ class DiskStore:
             os.fsync(file.fileno())
         if work.stamp is not None:
             os.utime(self._temporary, (work.stamp, work.stamp))
-        path = self._folder / _name(header.partition, header.tokens)
+        path = self._folder / file_name(header.partition, header.tokens)
         replaced = path.stat().st_size if path.exists() else 0
         self._temporary.rename(path)
         size = len(start) + state.nbytes
@@ -301,15 +282,15 @@ class DiskStore:
         state = self._memory.take(header.size)
         with path.open("rb") as stream:
             stream.seek(offset)
-            _require(stream.readinto(state.data) == header.size, "it is torn")
-        _require(xxhash.xxh3_64_intdigest(state.data) == header.checksum, "its checksum does not match")
+            require(stream.readinto(state.data) == header.size, "it is torn")
+        require(xxhash.xxh3_64_intdigest(state.data) == header.checksum, "its checksum does not match")
         return state
 
     def _header(self, path: Path) -> tuple[Header, int]:
         """The header of a file of this key, and where its state begins. Raises ValueError where it is none."""
-        header, offset = _read_header(path)
-        _require(header.key == self._key, "it was made for another model or build")
-        _require(path.name == _name(header.partition, header.tokens), "its name is not that of its tokens")
+        header, offset = read_header(path)
+        require(header.key == self._key, "it was made for another model or build")
+        require(path.name == file_name(header.partition, header.tokens), "its name is not that of its tokens")
         return header, offset
 
 
@@ -329,16 +310,11 @@ def _own_folder(folder: Path, key: str) -> tuple[Path, int]:
     raise OSError(f"{FOLDERS} processes keep states of this model in {folder} already")
 
 
-def _name(partition: str, tokens: list[int]) -> str:
-    """What a state's file is called; it covers what the checksum of the state does not."""
-    return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode((partition, tokens)))
-
-
 def _bound_unused(folder: Path, limit: int) -> None:
     """Delete states of keys that no process uses, oldest first, while they take more than `limit`."""
     with contextlib.suppress(OSError):  # as where another process is at it too
         unused = [key for key in folder.iterdir() if key.is_dir() and not _is_used(key)]
-        states = [(path, path.stat()) for key in unused for path in key.iterdir() if _is_state(path)]
+        states = [(path, path.stat()) for key in unused for path in key.iterdir() if is_state(path)]
         excess = sum(about.st_size for _, about in states) - limit
         for path, about in sorted(states, key=lambda item: item[1].st_mtime):
             if excess <= 0:
@@ -355,14 +331,6 @@ def _is_used(folder: Path) -> bool:
         return True
 
 
-def _is_state(path: Path) -> bool:
-    """Whether a file is a state of any version. Others may be anybody's."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(ANY_MAGIC)) == ANY_MAGIC
-
-
 def _discard(path: Path, error: Exception) -> None:
     log.warning("dropped the cached state %s: %s", path.name, error)
     _unlink(path)
@@ -374,27 +342,3 @@ def _unlink(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("the disk tier could not delete %s: %s", path.name, error)
-
-
-def _start(header: Header) -> bytes:
-    """What a file has before its state."""
-    packed = msgspec.msgpack.encode(header)
-    return MAGIC + struct.pack("<I", len(packed)) + packed
-
-
-def _read_header(path: Path) -> tuple[Header, int]:
-    """A file's header and where its state begins. Raises ValueError where it is none of ours."""
-    with path.open("rb") as file:
-        start = file.read(len(MAGIC) + 4)
-        _require(start.startswith(MAGIC) and len(start) == len(MAGIC) + 4, "it is no state file of this version")
-        (length,) = struct.unpack("<I", start[len(MAGIC) :])
-        _require(length <= path.stat().st_size, "it is torn")
-        header = msgspec.msgpack.decode(file.read(length), type=Header)
-    offset = len(start) + length
-    _require(path.stat().st_size == offset + header.size, "it is torn")
-    return header, offset
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise ValueError(otherwise)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from server.engine.costs import Costs
-    from server.engine.kv_store import State
+    from server.engine.kv_file import State
 
 WORTH_KEEPING = 32
 """States of fewer tokens are computed again rather than kept in RAM or on disk."""

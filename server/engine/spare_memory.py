@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from server.engine.kv_store import State
+    from server.engine.kv_file import State
 
 SHARE = 8
 """One part in so many of the RAM tier's memory may lie spare."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from server.engine import kv_store
+from server.engine import kv_file, kv_store
 from server.engine.kv_store import DiskStore, Fetched, StoredFile, Unwritten, Written
 from server.engine.spare_memory import SpareMemory
 from tests.engine.test_engine import PROMPT, ask, gauges
@@ -150,7 +150,7 @@ def test_a_header_of_endless_lists_is_dropped(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     path = tmp_path / "key" / "deep"
     header = b"\x86\xa1x" + b"\x91" * 5000 + b"\xc0"
-    path.write_bytes(kv_store.MAGIC + len(header).to_bytes(4, "little") + header)
+    path.write_bytes(kv_file.MAGIC + len(header).to_bytes(4, "little") + header)
     assert not list(store.index())
     assert not path.exists()
     store.close(5)

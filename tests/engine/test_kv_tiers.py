@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from server.engine.kv_store import State
+    from server.engine.kv_file import State
 
 LENGTH = 40
 
