@@ -8,6 +8,7 @@ restoring is cheaper than computing again.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,7 @@ from server.engine.kv_sources import WORTH_WAITING, Sources
 from server.engine.kv_tiers import LowerTiers
 from server.engine.neighbours import gathering_moves, moved_tokens, runs
 from server.engine.positions import TEXT
-from server.engine.prefix_cache import Entry, Match, PrefixCache, Tier
+from server.engine.prefix_cache import ALL, Entry, Match, PrefixCache, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -61,6 +62,24 @@ class NotNow(Enum):
     """What it needs is being computed or read; look again at the next step."""
     FULL = auto()
     """Everything on the device is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a sequence is opened for.
+
+    Attributes:
+        tokens: of the prompt, and what was generated behind it. positions: theirs.
+        partition: whose states it may begin with.
+        private: whether nothing is to stay of it but what it begins with.
+        again: whether it has lost its place before; getting its own state back is no hit.
+    """
+
+    tokens: Sequence[int]
+    partition: str
+    positions: Positions = TEXT
+    private: bool = False
+    again: bool = False
 
 
 class KvCache:
@@ -106,58 +125,49 @@ class KvCache:
 
     # opening, advancing and closing
 
-    def open(
-        self,
-        tokens: Sequence[int],
-        partition: str,
-        *,
-        positions: Positions = TEXT,
-        reuse: bool = True,
-        private: bool = False,
-    ) -> Entry | NotNow:
+    def open(self, wanted: Wanted, *, reuse: bool = True) -> Entry | NotNow:
         """Take a sequence for a prompt, with as much of it computed as can be reused. It is in use until `close`.
 
-        Args:
-            positions: the tokens'.
-            reuse: False has all of it computed anew.
-            private: whether nothing is to stay of it but what it begins with.
+        With `reuse` False all of it is computed anew.
         """
         if not reuse:
-            return self._open_from(None, tokens, partition, positions, private=private)
-        best, pending = self._sources.find(tokens, partition, positions)
+            return self._open_from(None, wanted)
+        best, pending = self._sources.find(wanted.tokens, wanted.partition, wanted.positions)
         if pending:
             return NotNow.WAIT
         if best and best.entry.tier is Tier.DISK:
             self.lower.fetch(best.entry)
             return NotNow.WAIT
-        return self._open_from(best, tokens, partition, positions, private=private)
+        return self._open_from(best, wanted)
 
-    def _open_from(
-        self, best: Match | None, tokens: Sequence[int], partition: str, positions: Positions, *, private: bool
-    ) -> Entry | NotNow:
-        takes_over = best is not None and self._sources.may_take_over(best, private=private)
+    def _open_from(self, best: Match | None, wanted: Wanted) -> Entry | NotNow:
+        takes_over = best is not None and self._sources.may_take_over(best, private=wanted.private)
         if best and (takes_over or (not self._free and self._sources.is_only_idle(best))):
             entry = best.entry
-            if not takes_over or not self.layout.truncatable:
+            if not entry.private and not (takes_over and self.layout.truncatable):
                 self.lower.save_before_loss(entry)
             self._cut(entry, best.usable)
-            self.tree.extend(entry, tokens[best.usable :])
-            entry.positions = positions
+            self.tree.extend(entry, wanted.tokens[best.usable :])
+            entry.positions = wanted.positions
         else:
             sequence = self._take_sequence(keep=best.entry if best else None)
             if sequence is None:
                 return NotNow.FULL
-            entry = Entry(partition, list(tokens), Tier.DEVICE, sequence=sequence, positions=positions)
+            entry = Entry(
+                wanted.partition, list(wanted.tokens), Tier.DEVICE, sequence=sequence, positions=wanted.positions
+            )
             if best and not self._fill(entry, best):
                 best = None
             self.tree.insert(entry)
             self._held[sequence] = entry
         entry.users += 1
-        if private:
-            entry.stays = min(entry.ready, best.entry.stays if best else 0)
+        entry.stays = min(entry.ready, best.entry.stays if best else 0) if wanted.private else ALL
+        entry.hit = None
         self.tree.touch(entry)
         if best:
-            self._note_hit(best.entry, entry)
+            if not wanted.again:
+                self._count_hit(best.entry, entry)
+            self._leave_ram(best.entry, entry)
         return entry
 
     def reserve(self, entry: Entry, tokens: int) -> bool:
@@ -178,19 +188,34 @@ class KvCache:
         """Drop from the device what was computed past the entry's own tokens: drafts that were not accepted."""
         self._memory.drop(entry.sequence, entry.positions.at(entry.ready))
 
-    def close(self, entry: Entry) -> None:
+    def close(self, entry: Entry, *, lend: int = 0) -> None:
         """Give an entry back. What it has computed stays for others, unless another has it all.
 
         Of a private one that is what it began with, and where a state cannot be cut nothing.
+
+        Args:
+            lend: of how many tokens that are not to stay others may make use until `settle`.
         """
         entry.users -= 1
-        if entry.stays < entry.ready:
-            self._cut(entry, entry.stays if self.layout.truncatable else 0)
-        entry.keep_all()
+        self._cut_to(entry, max(entry.stays, lend))
         self.tree.truncate(entry, entry.ready)
         self.tree.touch(entry)
         if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
             self._release(entry)
+
+    def settle(self, entry: Entry) -> None:
+        """End what `close` lent of an entry, if it is still there and nobody has taken it over."""
+        if entry.private and entry.users == 0 and self._held.get(entry.sequence) is entry:
+            self._cut_to(entry, entry.stays)
+            if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
+                self._release(entry)
+
+    def _cut_to(self, entry: Entry, length: int) -> None:
+        """Cut what is not to stay of an entry, but for its first `length` tokens."""
+        if length < entry.ready:
+            self._cut(entry, length if self.layout.truncatable else 0)
+        if entry.stays >= entry.ready:
+            entry.stays = ALL
 
     def withdraw(self, entry: Entry) -> None:
         """Give back an entry that was opened for nothing: there is no room for the rest of it."""
@@ -275,11 +300,13 @@ class KvCache:
             for entry in device:
                 assert self.cells.held(entry.sequence) == entry.ready, "cells and tokens disagree"
 
-    def _note_hit(self, source: Entry, entry: Entry) -> None:
-        """Count a reuse. A state leaves RAM for it where the device has next to all of it now, or the disk has all."""
+    def _count_hit(self, source: Entry, entry: Entry) -> None:
         entry.hit = tier = Tier.DISK if source.from_disk else source.tier
         self.hits[tier] += 1
         self.tokens_saved[tier] += entry.ready
+
+    def _leave_ram(self, source: Entry, entry: Entry) -> None:
+        """Let a state that was reused leave RAM where the device has next to all of it now, or the disk has all."""
         elsewhere = source.from_disk or source.ready - entry.ready < WORTH_WAITING
         if source.tier is Tier.RAM and elsewhere and self.layout.truncatable and not entry.private:
             self.lower.forget(source)
@@ -369,6 +396,8 @@ class KvCache:
     def _make_room(self, cells: int, keep: Entry) -> bool:
         keep.users += 1
         try:
+            if self.cells.free < cells and self.cells.free + self._idle_cells() < cells:
+                return False  # what is idle would go for nothing
             while self.cells.free < cells:
                 if not self._evict_device():
                     return False
@@ -376,13 +405,19 @@ class KvCache:
         finally:
             keep.users -= 1
 
+    def _idle_cells(self) -> int:
+        """Cells that idle entries hold; those that they share count more than once."""
+        return sum(self.cells.held(entry.sequence) for entry in self.tree.of(Tier.DEVICE) if entry.users == 0)
+
     def _evict_device(self) -> bool:
         victim = self.tree.oldest(Tier.DEVICE)
         if victim is None:
             return False
         self.evictions[Tier.DEVICE] += 1
-        self.lower.save_before_loss(victim)
-        self._release(victim)
+        self.settle(victim)
+        if self._held.get(victim.sequence) is victim:
+            self.lower.save_before_loss(victim)
+            self._release(victim)
         return True
 
     def _release(self, entry: Entry) -> None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 EXAMINED = 64
 """Of the states in RAM and on disk that go on from a node, how many a prompt looks at: they save it the same tokens."""
+ALL = 1 << 62
+"""More tokens than there are."""
 _COMPARED_AT_ONCE = 64
-_ALL = 1 << 62
 
 
 class Tier(IntEnum):
@@ -63,7 +64,7 @@ class Entry:
     tokens: list[int]
     tier: Tier
     ready: int = 0
-    stays: int = _ALL
+    stays: int = ALL
     hit: Tier | None = None
     users: int = 0
     last_used: int = 0
@@ -77,11 +78,7 @@ class Entry:
     @property
     def private(self) -> bool:
         """Whether a request computes it that leaves nothing behind."""
-        return self.stays < _ALL
-
-    def keep_all(self) -> None:
-        """Let all of it stay from now on."""
-        self.stays = _ALL
+        return self.stays < ALL
 
     @property
     def nbytes(self) -> int:

@@ -216,9 +216,12 @@ class Runner:
                 self._refuse(sequence.request, choice.fault)
                 continue
             if work.kind:
-                self.metrics.accepted_tokens += choice.accepted
                 sequence.acceptance[work.kind].learn(work.drafts, choice.accepted)
             delta = self._take(sequence, choice, now)
+            if work.kind:  # the answer may have ended among those that were right
+                given = min(choice.accepted, len(delta.tokens) if delta else 0)
+                sequence.acceptance[work.kind].accepted += given - choice.accepted
+                self.metrics.accepted_tokens += given
             if delta is None:
                 continue
             deltas += _tellable(sequence, delta)

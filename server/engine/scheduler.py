@@ -16,7 +16,7 @@ from bisect import insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from server.engine.kv_cache import KvCache, NotNow
+from server.engine.kv_cache import KvCache, NotNow, Wanted
 from server.engine.proposals import Proposals, Proposer
 from server.engine.sequence import Request, Sequence, Work
 from server.engine.speculation import StepTimes
@@ -160,14 +160,20 @@ class Scheduler:
 
         What it has computed stays in the cache if its request lets it; what it began with stays in any case.
         """
+        request = sequence.request
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        others_wait = any(other in self.waiting for other in request.sequences)
         if sequence.entry:
-            self.cache.close(sequence.entry)
+            self.cache.close(sequence.entry, lend=len(request.prompt) if others_wait else 0)
+            if sequence.entry.private:
+                request.lent.append(sequence.entry)
             sequence.entry = None
         self._unpark(sequence, keep=True)
+        while request.lent and not others_wait:
+            self.cache.settle(request.lent.pop())
         self._proposals.learn(sequence)
 
     def preempt(self) -> bool:
@@ -177,7 +183,7 @@ class Scheduler:
         youngest = max(self.running, key=_turn)
         self.running.remove(youngest)
         assert youngest.entry
-        youngest.parked = self.cache.park(youngest.entry)
+        youngest.parked, youngest.preempted = self.cache.park(youngest.entry), True
         youngest.entry = None
         insort(self.waiting, youngest, key=_turn)
         self.preemptions += 1
@@ -207,11 +213,14 @@ class Scheduler:
 
     def _open(self, sequence: Sequence) -> Entry | NotNow:
         ask = sequence.request.ask
-        positions = sequence.request.positions
-        reuse = sequence.request.prompt_logprobs_told(sequence)
-        return self.cache.open(
-            sequence.tokens, ask.partition, positions=positions, reuse=reuse, private=not ask.cache_prompt
+        wanted = Wanted(
+            sequence.tokens,
+            ask.partition,
+            sequence.request.positions,
+            private=not ask.cache_prompt,
+            again=sequence.preempted,
         )
+        return self.cache.open(wanted, reuse=sequence.request.prompt_logprobs_told(sequence))
 
     def _spoken_for(self) -> int:
         """Cells that running sequences will need: the rest of their prompts and a little to generate."""

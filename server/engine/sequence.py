@@ -44,6 +44,8 @@ class Request:
     """What the prompt shows."""
     positions: Positions = TEXT
     told: int = 0
+    lent: list[Entry] = field(default_factory=list["Entry"])
+    """What choices that have ended computed, for those that still wait."""
 
     def prompt_logprobs_told(self, sequence: Sequence) -> bool:
         """Whether a sequence has nothing (more) to tell of the prompt: it is the first one that does."""
@@ -71,7 +73,7 @@ class Sequence:
     Attributes:
         tokens: prompt and generated tokens; the last one's state is computed with the next.
         entry: its place on the device while it runs, None while it waits.
-        parked: its state in RAM while it waits after having been preempted.
+        preempted: whether it has lost its place before. parked: its state in RAM while it waits for another.
         lookup: what proposes tokens by prompt lookup, or None.
     """
 
@@ -94,6 +96,7 @@ class Sequence:
     acceptance: dict[Kind, Acceptance] = field(default_factory=dict[Kind, Acceptance])
     """How each kind of proposals has done."""
     entry: Entry | None = None
+    preempted: bool = False
     parked: Entry | None = None
     finish: FinishReason | None = None
     chosen: int = 0

@@ -284,6 +284,7 @@ class Worker:
 
     def _use_leisure(self) -> None:
         """Tidy the cache up where nothing has been computed for a while."""
+        self._cache.lower.collect()  # as before every step: what the disk has taken may have to make room
         if not self._runner.requests and time.monotonic() - self._worked_at >= IDLE_WAIT:
             self._cache.lower.tidy()
 

@@ -96,7 +96,7 @@ RULES = {
     "stop": Rule(str, "ends the answer where this text would begin; may be repeated"),
     "num_predict": Rule(int, "the longest answer, in tokens; -1 is up to the end of the context", -1),
     "num_ctx": Rule(int, "context length of a request, in tokens", 1),
-    "num_parallel": Rule(int, "how many requests are decoded side by side", 1),
+    "num_parallel": Rule(int, "how many requests are decoded side by side", 1, 256),
     "num_gpu": Rule(int, "layers on the GPU; leave it out to let brim choose", 0),
     "num_thread": Rule(int, "CPU threads; leave it out to let brim choose", 1),
     "kv_type": Rule(str, "type of the KV cache", choices=("f16", "q8_0", "q4_0", "f32")),

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.context_shape import CPU_UBATCH, LONG_CONTEXT, SMALL_SCORES, context_shape, state_key
+from server.engine.context_shape import (
+    CPU_UBATCH,
+    IDLE_SEQUENCES,
+    LONG_CONTEXT,
+    MOST_SEQUENCES,
+    SMALL_SCORES,
+    context_shape,
+    state_key,
+)
 from server.engine.llama.context import ContextShape
 from server.engine.load_spec import LoadSpec, Placement
 from tests.engine.test_engine import PROMPT, ask, assert_equal_up_to_ties
@@ -40,6 +48,11 @@ def test_requests_have_buffers_of_their_own_where_there_is_room_for_all() -> Non
     assert context_shape(spec(kv_cells=3 * LONG), model(), LONG).unified
     assert context_shape(spec(parallel=1), model(), LONG).unified
     assert context_shape(spec(placement=Placement(n_gpu_layers=1)), model(), LONG).unified
+
+
+def test_a_context_has_no_more_sequences_than_llama_cpp_knows() -> None:
+    assert context_shape(spec(parallel=240, kv_unified=True), model(), LONG).sequences == MOST_SEQUENCES
+    assert context_shape(spec(parallel=8, kv_unified=True), model(), LONG).sequences == 8 + IDLE_SEQUENCES
 
 
 def test_long_contexts_attend_plainly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from server.engine.kv_store import DiskStore, StoredFile
 from server.engine.kv_tiers import LowerTiers
 from server.engine.prefix_cache import Entry, PrefixCache, Tier
 from server.engine.spare_memory import SpareMemory
+from tests.engine.test_engine import PROMPT, ask, gauges
 from tests.engine.test_kv_store import held, no_more_files, wait
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import pytest
 
     from server.engine.kv_file import State
+    from tests.engine.conftest import StartEngine
 
 LENGTH = 40
 
@@ -251,6 +254,18 @@ def test_a_state_whose_file_would_just_be_too_large_drives_no_other_out(tmp_path
     rig.lower.shut_down(5)
     assert rig.tokens(Tier.DISK) == {0, 1}
     assert _size(tmp_path) == rig.disk.bytes
+
+
+async def test_the_disk_tier_keeps_to_its_limit_whoever_asks_how_full_it_is(start_engine: StartEngine) -> None:
+    limit = 200_000
+    engine = await start_engine(cache_disk=limit)
+    for first in range(8):
+        await ask(engine, [first + 1, *PROMPT[1:]], 2)
+    for _ in range(60):
+        assert (await gauges(engine))['prefix_cache_bytes{tier="disk"}'] < 2 * limit
+        await asyncio.sleep(0.05)
+    counters = (await engine.stats()).counters
+    assert counters['prefix_cache_evictions_total{tier="disk"}'] > 0
 
 
 def _size(folder: Path) -> int:

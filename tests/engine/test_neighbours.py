@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.costs import Costs, Rate
-from server.engine.kv_cache import KvCache, NotNow
+from server.engine.kv_cache import KvCache, NotNow, Wanted
 from server.engine.kv_sources import Layout
 from server.engine.neighbours import gathering_moves, in_one_piece, runs
 from tests.engine.fake_device import FakeDevice
@@ -76,7 +76,7 @@ def test_nothing_is_moved_before_that_pays() -> None:
     cache = KvCache(device, layout, ram_limit=0, disk=None, costs=costs, clock=lambda: 0.0)
     entries: list[Entry] = []
     for i in range(3):
-        entry = cache.open([i] * 30, "")
+        entry = cache.open(Wanted([i] * 30, ""))
         assert not isinstance(entry, NotNow)
         device.decode([i] * 30, range(30), [entry.sequence] * 30, [])
         cache.advance(entry, 30)
@@ -97,7 +97,7 @@ def test_what_is_exchanged_keeps_its_own_state() -> None:
     entries: list[Entry] = []
     for i in range(PLACES - 1):
         tokens = [i + 1] * source.randint(1, 40)
-        entry = cache.open(tokens, "")
+        entry = cache.open(Wanted(tokens, ""))
         assert not isinstance(entry, NotNow)
         entries.append(entry)
         if i % 3:  # the others have computed nothing yet

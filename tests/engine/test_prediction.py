@@ -12,6 +12,8 @@ from server.engine.request import Sampling
 from tests.engine.test_engine import PROMPT, ask
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.engine.conftest import StartEngine
 
 TEXT = [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -79,3 +81,16 @@ async def test_a_prediction_changes_nothing_but_the_number_of_steps(start_engine
             assert found.tokens == expected.tokens
             usage = found.usage
             assert 0 <= usage.accepted_predicted_tokens <= usage.predicted_tokens <= usage.drafted_tokens
+
+
+async def test_no_more_of_a_prediction_is_counted_as_right_than_was_given_out(
+    start_engine: StartEngine, demo_gguf: Path
+) -> None:
+    engine = await start_engine(path=str(demo_gguf), digest="demo")
+    sampling = Sampling(temperature=0)
+    expected = (await ask(engine, "Once upon a time", 60, sampling=sampling)).text[0]
+    for end in range(20, 100, 4):
+        stop = [expected[end : end + 10]]
+        usage = (await ask(engine, "Once upon a time", 60, sampling=sampling, prediction=expected, stop=stop)).usage
+        assert usage.accepted_tokens <= usage.completion_tokens
+        assert usage.accepted_predicted_tokens <= usage.completion_tokens

@@ -26,6 +26,14 @@ class Bench(Machine):
         self.runner.submit(request)
         return request.ask.id
 
+    def choices(self, prompt: list[int], n: int, tokens: int) -> int:
+        """Ask for several choices at once, leaving nothing behind; returns how many tokens were computed."""
+        before = self.device.computed
+        request = self.ask(next(self._numbers), "alice", prompt, n, tokens, private=True)
+        self.runner.submit(request)
+        self.finish(request.ask.id)
+        return self.device.computed - before
+
     def finish(self, number: int) -> None:
         while number in self.runner.requests:
             self.step()
@@ -64,6 +72,18 @@ def test_a_private_request_does_not_cut_what_it_begins_with(unified: bool) -> No
     assert bench.reusable(known) == len(known)
     bench.run(PROMPT, 8, private=True)
     assert bench.reusable(known) == len(known)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("known", [0, 20, len(PROMPT)])
+def test_private_choices_that_wait_for_a_place_begin_with_the_one_prefill(unified: bool, known: int) -> None:
+    bench = Bench(unified=unified)
+    if known:
+        bench.run(PROMPT[:known], 1, private=False)
+    computed = bench.choices(PROMPT, 8, 3)
+    assert computed < len(PROMPT) + 8 * 4
+    assert bench.reusable(PROMPT) == known
+    assert all(bench.texts[2 if known else 1, index] == cold(PROMPT, 3) for index in range(8))
 
 
 def test_a_private_request_that_loses_its_place_and_is_cancelled_leaves_what_it_began_with() -> None:

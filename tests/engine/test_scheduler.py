@@ -286,6 +286,21 @@ def test_a_prompt_that_finds_no_room_counts_as_no_hit_until_it_does() -> None:
     assert bench.cache.hits.total() == bench.cache.tokens_saved.total() // 100 == 1
 
 
+def test_a_prompt_that_finds_no_room_drives_nothing_out_in_vain() -> None:
+    bench = Bench(cells=400)
+    first = bench.ask(50, first=1)
+    bench.step()
+    bench.scheduler.finish(first)
+    bench.ask(250)
+    bench.step()
+    waiting = bench.ask(200)
+    for _ in range(3):
+        bench.step()
+    assert waiting.entry is None
+    assert not bench.cache.evictions.total()
+    assert max(match.usable for match in bench.cache.tree.match("", first.tokens)) == 50
+
+
 class Guesses:
     """Proposes sevens, as many as it is asked for."""
 

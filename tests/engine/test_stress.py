@@ -198,3 +198,17 @@ def test_a_request_that_llama_cpp_has_no_room_for_is_told_so_at_last() -> None:
     assert (refused.id, refused.status) == (1, 500)
     assert not machine.runner.requests
     machine.cache.check()
+
+
+def test_who_gets_its_own_state_back_has_hit_nothing() -> None:
+    machine = Machine(unified=False, truncatable=True, disk=None, seed=1)
+    for number, first in ((1, 5), (2, 6)):
+        machine.runner.submit(machine.ask(number, "alice", [first, *range(1, 60)], 1, 20, private=False))
+    for _ in range(4):
+        machine.step()
+    assert machine.scheduler.preempt()
+    while machine.runner.requests:
+        machine.step()
+    assert machine.scheduler.preemptions == 1
+    assert not machine.cache.hits.total()
+    assert not machine.cache.tokens_saved.total()
