@@ -97,7 +97,11 @@ def _add_middleware(app: FastAPI, settings: Settings, traffic: Traffic) -> None:
     """Put the layers around the routes, from the innermost to the one that sees a request first."""
     app.add_middleware(errors.Unforeseen)
     app.add_middleware(
-        BodyLimit, limit=settings.max_body, budget=settings.body_budget, timeout=settings.request_timeout
+        BodyLimit,
+        limit=settings.max_body,
+        budget=settings.body_budget,
+        timeout=settings.request_timeout,
+        traffic=traffic,
     )
     app.add_middleware(Gate, traffic=traffic)
     if settings.rate_limit:

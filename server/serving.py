@@ -114,7 +114,7 @@ async def serving(settings: Settings, store: Store, sources: Sequence[ModelSourc
             manager.want(source)
         yield Serving(base_url(listening, "https" if tls else "http"), manager, traffic, task)
     finally:
-        traffic.draining = True
+        traffic.drain()
         await manager.stop()
         server.should_exit = True
         await task
@@ -137,7 +137,7 @@ async def _told_to_end(traffic: Traffic, grace: float) -> None:
     waits = {asyncio.ensure_future(interrupted.wait()), asyncio.ensure_future(terminated.wait())}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        traffic.draining = True
+        traffic.drain()
         if traffic.open and not interrupted.is_set():
             logger.info("waiting up to %g seconds for %d running requests; Ctrl-C ends them", grace, traffic.open)
         deadline = loop.time() + grace

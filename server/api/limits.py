@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -14,6 +14,8 @@ from server.errors import RequestError
 from server.sizes import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STILL_ANSWERED = frozenset({"/health", "/metrics"})
@@ -43,13 +45,15 @@ class BodyLimit:
         limit: bytes that one body may have.
         budget: bytes that the bodies of all requests being answered may have together.
         timeout: seconds that a body may take to arrive.
+        traffic: says when the server shuts down: what has not come by then is not waited for.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, budget: int, timeout: float) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, budget: int, timeout: float, traffic: Traffic) -> None:
         self._app = app
         self._limit = limit
         self._free = max(limit, budget)
         self._timeout = timeout
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on with its body."""
@@ -79,22 +83,27 @@ class BodyLimit:
     async def _read(self, receive: Receive, body: bytearray) -> None:
         """Read a body to its end, taking room for it as it grows."""
         try:
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise ClientLeftError
-                    chunk: bytes = message.get("body", b"")
-                    if len(body) + len(chunk) > self._limit:
-                        raise _RefusedError(self._too_large())
-                    if len(chunk) > self._free:
-                        raise _RefusedError(_no_room())
-                    body += chunk
-                    self._free -= len(chunk)
-                    if not message.get("more_body", False):
-                        return
+            async with asyncio.timeout(self._timeout) as patience:
+                with self._traffic.unread(patience):
+                    while await self._read_on(receive, body):
+                        pass
         except TimeoutError as error:
-            raise _RefusedError(_too_slow(self._timeout)) from error
+            fault = shutting_down() if self._traffic.draining else _too_slow(self._timeout)
+            raise _RefusedError(fault) from error
+
+    async def _read_on(self, receive: Receive, body: bytearray) -> bool:
+        """Read the next part of a body. Returns whether there is more."""
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        if len(body) + len(chunk) > self._limit:
+            raise _RefusedError(self._too_large())
+        if len(chunk) > self._free:
+            raise _RefusedError(_no_room())
+        body += chunk
+        self._free -= len(chunk)
+        return bool(message.get("more_body", False))
 
     def _too_large(self) -> RequestError:
         message = f"the body is larger than {format_size(self._limit)}"
@@ -112,6 +121,11 @@ class _RefusedError(Exception):
 def _no_room() -> RequestError:
     message = "the server holds as many requests as it has memory for; try again shortly"
     return RequestError(message, status=503, code="overloaded", retry_after=2)
+
+
+def shutting_down() -> RequestError:
+    """What a request is answered that comes too late."""
+    return RequestError("the server is shutting down", status=503, code="shutting_down", retry_after=5)
 
 
 def _too_slow(seconds: float) -> RequestError:
@@ -156,12 +170,38 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replaying
 
 
-@dataclass
 class Traffic:
-    """Requests being answered, and whether new ones are still taken."""
+    """Requests being answered, and whether new ones are still taken.
 
-    open: int = 0
-    draining: bool = False
+    Attributes:
+        open: how many are being read or answered. draining: whether the server shuts down.
+    """
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.draining = False
+        self._unread: set[asyncio.Timeout] = set()
+
+    def drain(self) -> None:
+        """Take no new requests, and no longer wait for those that have not come whole."""
+        self.draining = True
+        for patience in self._unread:
+            _end(patience)
+
+    @contextlib.contextmanager
+    def unread(self, patience: asyncio.Timeout) -> Generator[None]:
+        """Have `drain` end the patience with a request for the time of the block."""
+        if self.draining:
+            _end(patience)
+        self._unread.add(patience)
+        try:
+            yield
+        finally:
+            self._unread.discard(patience)
+
+
+def _end(patience: asyncio.Timeout) -> None:
+    patience.reschedule(asyncio.get_running_loop().time())
 
 
 class Gate:
@@ -176,8 +216,7 @@ class Gate:
         if scope["type"] != "http" or scope["path"] in STILL_ANSWERED:
             await self._app(scope, receive, send)
         elif self._traffic.draining:
-            error = RequestError("the server is shutting down", status=503, code="shutting_down", retry_after=5)
-            await error_response(error, scope["path"], {"Connection": "close"})(scope, receive, send)
+            await error_response(shutting_down(), scope["path"], {"Connection": "close"})(scope, receive, send)
         else:
             self._traffic.open += 1
             try:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LONGEST_ANSWER = 3.0 * MOST_SECONDS
 """Seconds after which a process is given up that has not even used up its time: the machine may be busy."""
+LAST_MOMENT = 0.25
+"""Seconds for which an answer that nobody wants any more may still come, before the process is ended for it: a client
+that leaves costs the next one less by an answer, which takes milliseconds, than by a new process."""
 LONGEST_WAIT = 30.0
 """Seconds that a request waits for others' renderings."""
 
@@ -93,15 +96,25 @@ class Renderer:
         async with in_turn(self._turn):
             if self._process.closed:
                 raise unloaded()
+            asking = asyncio.get_running_loop().run_in_executor(self._thread, self._process.ask, question)
+            asking.add_done_callback(_told)
             try:
                 async with asyncio.timeout(LONGEST_ANSWER):
-                    return await asyncio.get_running_loop().run_in_executor(self._thread, self._process.ask, question)
+                    return await asyncio.shield(asking)
             except TimeoutError:
                 self._process.stop()
                 raise template_fault(f"it takes longer than {LONGEST_ANSWER:g} s") from None
             except asyncio.CancelledError:
-                self._process.stop()  # or its answer would be taken for the next question's
+                _, unanswered = await asyncio.wait({asking}, timeout=LAST_MOMENT)
+                if unanswered:
+                    self._process.stop()
                 raise
+
+
+def _told(asking: asyncio.Future[Answer | None]) -> None:
+    """Take what became of a question for known, whoever has waited for it."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 @contextlib.asynccontextmanager

@@ -64,7 +64,7 @@ async def test_a_large_body_is_too_large(make_client: Callable[..., httpx.AsyncC
 
 
 async def test_a_server_that_shuts_down_is_overloaded(client: httpx.AsyncClient, traffic: Traffic) -> None:
-    traffic.draining = True
+    traffic.drain()
     assert (await error(client, 503))[0] == "overloaded_error"
 
 

@@ -231,7 +231,7 @@ async def test_a_large_body_is_refused_while_it_is_read(make_client: Callable[..
 
 
 async def test_while_draining_new_requests_get_503(client: httpx.AsyncClient, traffic: Traffic) -> None:
-    traffic.draining = True
+    traffic.drain()
     answer = await client.post(CHAT, json={"messages": MESSAGES})
     assert error_of(answer, 503)["code"] == "shutting_down"
     assert int(answer.headers["retry-after"]) > 0

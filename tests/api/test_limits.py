@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api.limits import DEEPEST_NESTING, BodyLimit, nesting_exceeds
+from server.api.limits import DEEPEST_NESTING, BodyLimit, Traffic, nesting_exceeds
 from server.connection import LARGEST_HEAD, MOST_AHEAD
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ async def test_a_body_is_held_once_while_it_is_answered() -> None:
     async def send(message: Message) -> None:
         pytest.fail(f"{message} was sent")
 
-    limit = BodyLimit(answering, limit=len(body), budget=len(body), timeout=WITHIN)
+    limit = BodyLimit(answering, limit=len(body), budget=len(body), timeout=WITHIN, traffic=Traffic())
     tracemalloc.start()
     try:
         await limit({"type": "http", "path": "/", "headers": []}, receive, send)

@@ -45,7 +45,7 @@ async def test_a_large_body_is_a_413(make_client: Callable[..., httpx.AsyncClien
 
 
 async def test_while_draining_new_requests_get_503(client: httpx.AsyncClient, traffic: Traffic) -> None:
-    traffic.draining = True
+    traffic.drain()
     answer = await client.get("/api/nothing")
     assert "shutting down" in error_of(answer, 503)
     assert int(answer.headers["retry-after"]) > 0

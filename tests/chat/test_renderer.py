@@ -135,6 +135,19 @@ async def test_nothing_is_rendered_for_a_model_that_was_unloaded(opened: Open) -
     assert caught.value.status == 503
 
 
+async def test_who_leaves_costs_the_next_one_no_process(opened: Open) -> None:
+    template = opened("{{ messages[0].content }}")
+    await template.start()
+    process = process_of(template)
+    for number in range(20):
+        task = asyncio.create_task(template.render([{"role": "user", "content": f"number {number}"}]))
+        await asyncio.sleep(0.0005 * (number % 4))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await template.render(HELLO)).text == HELLO[0]["content"]
+    assert process_of(template) == process
+
+
 async def test_one_that_is_given_up_while_it_computes_ends_with_its_process(opened: Open) -> None:
     template = opened(TROUBLE)
     await template.start()

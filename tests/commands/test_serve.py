@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -180,6 +181,26 @@ def test_sigterm_lets_running_requests_end_and_turns_new_ones_away(start_server:
     stream.join(10)
     assert stream.events[-1] == "[DONE]"
     assert stream.events[-2]["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_sigterm_does_not_wait_for_what_is_only_half_sent(
+    start_server: StartServer, demo_gguf: Path, path: str
+) -> None:
+    server = start_server(demo_gguf, "--ctx", "512", "--grace", "200")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{{".encode())
+        while "brim_http_requests_open 2" not in server.get("/metrics").text:  # this one, and the question itself
+            time.sleep(0.01)
+        assert server.signal_and_wait(signal.SIGTERM) == 0
+        client.settimeout(10)
+        head, body = client.makefile("rb").read().split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 503 ")
+    error = json.loads(body)["error"]
+    assert "shutting down" in error["message"]
+    assert error["type"] == ("overloaded_error" if path == "/v1/messages" else "server_error")
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_sigterm_does_not_wait_longer_than_its_grace(start_server: StartServer, demo_gguf: Path) -> None:

@@ -194,8 +194,10 @@ class Context:
 
     def token_embeddings(self, rows: int) -> npt.NDArray[np.float32]:
         """The unpooled embeddings of the last batch: a view [rows, n_embd_out], valid until the next decode."""
-        pointer = ll.llama_get_embeddings(self.pointer)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self.model.n_embd_out))
+        width = self.model.n_embd_out
+        pointer = ctypes.cast(ll.llama_get_embeddings(self.pointer), ctypes.c_void_p)
+        data = (ctypes.c_float * (rows * width)).from_address(pointer.value or 0)
+        return np.frombuffer(memoryview(data), np.float32).reshape(rows, width)
 
     @property
     def has_memory(self) -> bool:
