@@ -316,6 +316,10 @@ class Engine:
         try:
             self._send(message)
             return await future
+        except asyncio.CancelledError:  # what is still to be read for it need not be
+            with contextlib.suppress(RequestError):
+                self._send(Cancel(number))
+            raise
         finally:
             del self._answers[number]
 

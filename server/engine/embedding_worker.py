@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from server.engine.cores import usable_cores
 from server.engine.description import describe
 from server.engine.embedder import Embedder
-from server.engine.intake import EmbedRequest
 from server.engine.llama.backend import device_bytes
 from server.engine.llama.context import Context, ContextShape
 from server.engine.llama.model import Model
 from server.engine.messages import Cancel, Embeddings, GetStats, Refused, Shutdown, Stats
+from server.engine.orders import EmbedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from server.engine.channel import WorkerEnd
-    from server.engine.intake import Order
     from server.engine.load_spec import LoadSpec
+    from server.engine.orders import Order
 
 SEQUENCES = 64
 """Inputs that share a batch."""
@@ -116,7 +116,7 @@ class EmbeddingWorker:
             case Shutdown(grace):
                 self._stop_at = time.monotonic() + grace
             case _:
-                pass  # requests for text have been refused by the intake
+                pass  # requests for text have been refused by the reader
 
     def _next_batch(self) -> list[tuple[_Job, list[int]]]:
         """The next inputs that fit into one batch; a long one goes alone."""

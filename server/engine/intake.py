@@ -1,90 +1,33 @@
-"""The thread that receives a worker's messages: it tokenizes prompts, so that the decoding thread does not."""
+"""The thread that receives a worker's messages: what needs no reading passes what does, however long that takes."""
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
-from server.engine.embedder import pair
-from server.engine.grammar import Grammars
 from server.engine.load_spec import LoadSpec
-from server.engine.messages import (
-    Cancel,
-    Detokenize,
-    Embed,
-    GetStats,
-    Refused,
-    Shutdown,
-    Text,
-    Tokenize,
-    Tokens,
-    ToWorker,
-)
-from server.engine.positions import TEXT, Positions
-from server.engine.prediction import Prediction
-from server.engine.reasoning import ReasoningBudget
-from server.engine.request import Generate
-from server.engine.sampler import Sampler
-from server.engine.sequence import Request, Sequence
-from server.engine.speculation import Lookup
-from server.engine.text import TextStream
-from server.errors import RequestError
+from server.engine.messages import Cancel, GetStats, Refused, Shutdown
 
 if TYPE_CHECKING:
     import queue
 
     from server.engine.channel import WorkerEnd
-    from server.engine.constraint import OutputConstraint
-    from server.engine.llama.model import Model
-    from server.engine.projector import Chunk, Projector
-    from server.engine.request import Medium
-
-NO_PROJECTOR = "this model takes text alone: leave images and sounds out, or serve one with a --projector"
-
-
-log = logging.getLogger("brim.worker")
-
-
-class EmbedRequest:
-    """Inputs to embed, tokenized."""
-
-    def __init__(self, number: int, inputs: list[list[int]]) -> None:
-        self.number = number
-        self.inputs = inputs
-
-
-Order = Request | EmbedRequest | Cancel | GetStats | Shutdown
+    from server.engine.orders import Order
+    from server.engine.reader import Reader
 
 
 class Intake(threading.Thread):
-    """Reads messages; answers what needs no decoding itself, and passes the rest on as orders.
+    """Receives messages: gives texts to the reader, and the rest to the decoding thread.
 
     Args:
-        context: tokens that one request may have, prompt and answer together.
         orders: where the decoding thread takes its orders from.
-        projector: reads what prompts show; None where the model knows text alone.
     """
 
-    def __init__(
-        self,
-        channel: WorkerEnd,
-        model: Model,
-        spec: LoadSpec,
-        context: int,
-        orders: queue.SimpleQueue[Order],
-        projector: Projector | None = None,
-    ) -> None:
+    def __init__(self, channel: WorkerEnd, reader: Reader, orders: queue.SimpleQueue[Order]) -> None:
         super().__init__(name="intake", daemon=True)
         self._channel = channel
-        self._model = model
-        self._vocab = model.vocab
-        self._spec = spec
-        self._context = context
+        self._reader = reader
         self._orders = orders
-        self._projector = projector
-        self._grammars = Grammars(model.vocab)
 
     def run(self) -> None:
         """Receive until the server is gone, and with it soon this process."""
@@ -93,206 +36,17 @@ class Intake(threading.Thread):
                 message = self._channel.receive()
             except EOFError:
                 return
-            try:
-                self._receive(message)
-            except RequestError as error:
-                assert isinstance(message, Generate | Tokenize | Embed)
-                self._channel.send(_refused(message.id, error))
-            except Exception as error:  # whoever waits for an answer must get one, and others theirs
-                log.exception("a request could not be read")
-                if not isinstance(message, LoadSpec | Shutdown):
-                    text = f"the engine failed to read the request: {type(error).__name__}: {error}"
-                    self._channel.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
-
-    def _receive(self, message: ToWorker) -> None:
-        match message:
-            case Generate():
-                self._generate(message)
-            case Tokenize():
-                self._tokenize(message)
-            case Detokenize():
-                self._detokenize(message)
-            case Embed():
-                self._embed(message)
-            case Cancel() | GetStats() | Shutdown():
-                self._orders.put(message)
-            case LoadSpec():
-                pass
-
-    def _generate(self, ask: Generate) -> None:
-        arrived = time.monotonic()
-        visible = self._visible(ask)
-        refusal = self._why_not(ask)
-        tokens, chunks = self._read(ask) if refusal is None else ([], [])
-        refusal = refusal or self._unfit(tokens, ask)
-        if refusal:
-            self._channel.send(refusal)
-            return
-        constraints = self._constraints(ask, visible)
-        request = Request(
-            ask,
-            tokens,
-            arrived,
-            checkpoints=self._checkpoints(ask, tokens),
-            chunks=chunks,
-            positions=Positions([chunk.span for chunk in chunks]) if chunks else TEXT,
-        )
-        words = [token for token in tokens if token >= 0]
-        limit = min(self._context, len(tokens) + (self._context if ask.max_tokens is None else ask.max_tokens))
-        predicted = self._vocab.tokenize(ask.prediction, add_special=False)[: self._context] if ask.prediction else []
-        banned = sorted(self._vocab.end_tokens) if ask.ignore_eos and not ask.grammar else []
-        speculates = self._spec.lookup and self._model.truncatable and request.speculates
-        lookup = Lookup(words) if speculates else None
-        for index, constraint in enumerate(constraints):
-            sampler = Sampler(ask.sampling, banned=banned, prompt=words, stream=index)
-            text = TextStream(ask.stop, ask.stop_pause)
-            sequence = Sequence(request, index, list(tokens), limit, sampler, text, visible, constraint)
-            sequence.budget = self._budget(ask, visible)
-            if lookup:
-                sequence.lookup = lookup.fork()
-                sequence.prediction = Prediction(predicted) if predicted else None
-            request.sequences.append(sequence)
-        self._orders.put(request)
-
-    def _why_not(self, ask: Generate) -> Refused | None:
-        if self._spec.embedding:
-            return Refused(
-                id=ask.id,
-                message=f"{self._spec.name} gives embeddings and generates no text",
-                code="model_not_supported",
-            )
-        outside = [token for token in ask.sampling.logit_bias if not 0 <= token < self._vocab.size]
-        if isinstance(ask.prompt, list):
-            outside += [token for token in ask.prompt if not 0 <= token < self._vocab.size]
-        if outside:
-            return Refused(
-                id=ask.id,
-                message=f"token {outside[0]} is not in the vocabulary of {self._vocab.size} tokens",
-                param="prompt" if isinstance(ask.prompt, list) else "logit_bias",
-            )
-        return None
-
-    def _visible(self, ask: Generate) -> frozenset[int]:
-        special = self._vocab.special_tokens
-        return frozenset(special[text] for text in ask.visible if text in special)
-
-    def _constraints(self, ask: Generate, visible: frozenset[int]) -> list[OutputConstraint | None]:
-        """One for each choice, where a grammar is asked for. Raises RequestError where that cannot be had."""
-        choices = range(max(ask.n, ask.best_of))
-        if ask.grammar is None:
-            return [None for _ in choices]
-        return [self._grammars.constraint(ask.grammar, visible, ignore_eos=ask.ignore_eos) for _ in choices]
-
-    def _budget(self, ask: Generate, visible: frozenset[int]) -> ReasoningBudget | None:
-        if ask.reasoning is None:
-            return None
-        vocab = self._vocab
-        closing = vocab.tokenize(ask.reasoning.closing, add_special=False)
-        return ReasoningBudget(ask.reasoning, closing, lambda token: vocab.piece(token, special=token in visible))
-
-    def _unfit(self, tokens: list[int], ask: Generate) -> Refused | None:
-        if not tokens:
-            return Refused(id=ask.id, message="the prompt is empty: give at least one token", param="prompt")
-        if len(tokens) >= self._context:
-            return Refused(
-                id=ask.id,
-                message=f"the prompt has {len(tokens)} tokens, which exceeds the available context size: the "
-                f"context holds {self._context}, answer included; "
-                "shorten the prompt or serve the model with a larger --ctx",
-                code="context_length_exceeded",
-                param="prompt",
-                figures={"n_prompt_tokens": len(tokens), "n_ctx": self._context},  # llama-server's names
-            )
-        if tokens[-1] < 0:
-            text = "the prompt ends with an image or a sound: add text behind it"
-            return Refused(id=ask.id, message=text, param="prompt")
-        return None
-
-    def _read(self, ask: Generate, end: int | None = None) -> tuple[list[int], list[Chunk]]:
-        """A prompt's tokens, or those of its text up to offset `end`, and what it shows. Raises RequestError."""
-        if isinstance(ask.prompt, list):
-            return ask.prompt, []
-        media = ask.media if end is None else [medium for medium in ask.media if medium.at < end]
-        return self._split(ask.prompt[:end], media, add_special=ask.add_special, parse_special=ask.parse_special)
-
-    def _split(
-        self, text: str, media: list[Medium], *, add_special: bool, parse_special: bool
-    ) -> tuple[list[int], list[Chunk]]:
-        """The tokens of a text with media. Raises RequestError where the model does not take them."""
-        if not media:
-            return self._vocab.tokenize(text, add_special=add_special, parse_special=parse_special), []
-        if self._projector is None:
-            raise RequestError(NO_PROJECTOR, code="model_not_supported", param="messages")
-        parts: list[str | Medium] = []
-        at = 0
-        for medium in media:
-            parts += [text[at : medium.at], medium]
-            at = medium.at
-        own_bos = self._vocab.add_bos and text.startswith(self._vocab.text(self._vocab.bos))
-        return self._projector.tokenize(
-            [*parts, text[at:]], add_special=add_special and not own_bos, parse_special=parse_special
-        )
-
-    def _checkpoints(self, ask: Generate, tokens: list[int]) -> list[int]:
-        """Where to save states that cannot be cut: where messages end, and before the token that gives logits."""
-        if self._model.truncatable:
-            return []
-        found = {len(tokens) - 1}
-        if isinstance(ask.prompt, str):
-            for boundary in ask.boundaries[-2:]:
-                head, _ = self._read(ask, boundary)
-                if head == tokens[: len(head)]:
-                    found.add(len(head))
-        return sorted(found - {0})
-
-    def _tokenize(self, message: Tokenize) -> None:
-        tokens, _ = self._split(
-            message.text, message.media, add_special=message.add_special, parse_special=message.parse_special
-        )
-        pieces = [self._vocab.piece(token, special=True) for token in tokens] if message.pieces else []
-        self._channel.send(Tokens(message.id, tokens, pieces))
-
-    def _detokenize(self, message: Detokenize) -> None:
-        outside = next((t for t in message.tokens if not 0 <= t < self._vocab.size), None)
-        if outside is None:
-            self._channel.send(Text(message.id, self._vocab.detokenize(message.tokens)))
-        else:
-            text = f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"
-            self._channel.send(Refused(id=message.id, message=text, param="tokens"))
-
-    def _embed(self, message: Embed) -> None:
-        if not self._spec.embedding:
-            text = f"{self._spec.name} was loaded to generate text and gives no embeddings"
-            self._channel.send(Refused(id=message.id, message=text, code="model_not_supported"))
-            return
-        inputs = [self._tokens_to_embed(one, message.query) for one in message.inputs]
-        if message.truncate:
-            inputs = [tokens[: self._context] for tokens in inputs]
-        if fault := next(filter(None, map(self._unfit_to_embed, inputs)), None):
-            self._channel.send(Refused(id=message.id, message=fault, param="input"))
-        else:
-            self._orders.put(EmbedRequest(message.id, inputs))
-
-    def _tokens_to_embed(self, text: str | list[int], query: str | None) -> list[int]:
-        if isinstance(text, list):
-            return text
-        return self._vocab.tokenize(text) if query is None else pair(self._model, query, text)
-
-    def _unfit_to_embed(self, tokens: list[int]) -> str | None:
-        if not 0 < len(tokens) <= self._context:
-            return f"an input has {len(tokens)} tokens; give from 1 to {self._context}"
-        outside = next((token for token in tokens if not 0 <= token < self._vocab.size), None)
-        if outside is None:
-            return None
-        return f"token {outside} is not in the vocabulary of {self._vocab.size} tokens"
-
-
-def _refused(number: int, error: RequestError) -> Refused:
-    return Refused(
-        id=number,
-        message=error.message,
-        status=error.status,
-        code=error.code,
-        param=error.param,
-        retry_after=error.retry_after,
-    )
+            match message:
+                case Cancel(number):
+                    if not self._reader.drop(number):
+                        self._orders.put(message)
+                case GetStats() | Shutdown():
+                    self._orders.put(message)
+                case LoadSpec():
+                    pass
+                case _ if not self._reader.put(message):
+                    text = "the texts that wait to be read take all the memory they may; try again later"
+                    refused = Refused(id=message.id, message=text, status=429, code="queue_full", retry_after=2.0)
+                    self._channel.send(refused)
+                case _:
+                    pass

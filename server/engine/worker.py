@@ -1,6 +1,6 @@
 """A model's process: loads the model, then decodes until told to stop.
 
-Three threads: the intake receives and tokenizes, this one decodes, and the disk tier writes. The process ends by
+Four threads: the intake receives, the reader tokenizes, this one decodes, and the disk tier writes. The process ends by
 itself when its server is gone.
 """
 
@@ -26,7 +26,7 @@ from server.engine.description import describe
 from server.engine.draft import DraftModel
 from server.engine.embedding_worker import EmbeddingWorker
 from server.engine.encoder import Encoder
-from server.engine.intake import EmbedRequest, Intake, Order
+from server.engine.intake import Intake
 from server.engine.kv_cache import KvCache
 from server.engine.kv_sources import Layout
 from server.engine.kv_store import DiskStore
@@ -46,10 +46,12 @@ from server.engine.messages import (
     Steps,
     Warned,
 )
+from server.engine.orders import EmbedRequest
 from server.engine.outbox import Outbox
 from server.engine.prefix_cache import Tier
 from server.engine.projector import Projector
 from server.engine.proposals import Predictions, PromptLookup, Proposer
+from server.engine.reader import Reader
 from server.engine.runner import Runner
 from server.engine.scheduler import Limits, QueueFullError, Scheduler
 from server.engine.sequence import Request
@@ -58,6 +60,8 @@ from server.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from server.engine.orders import Order
 
 IDLE_WAIT = 0.5
 """Seconds without an order after which idle states are written to disk."""
@@ -91,7 +95,9 @@ def main() -> None:
         text = str(error) if foreseen else f"{spec.name} could not be loaded: {type(error).__name__}: {error}"
         channel.send(LoadFailed(text, foreseen and error.out_of_memory))
         os._exit(1)
-    Intake(channel, worker.model, spec, worker.info.context, orders, worker.projector).start()
+    reader = Reader(channel, worker.model, spec, worker.info.context, orders, worker.projector)
+    reader.start()
+    Intake(channel, reader, orders).start()
     channel.send(Ready(worker.info))
     worker.run()
     os._exit(0)  # the intake still waits on its socket; nothing else is left to do
@@ -304,7 +310,7 @@ class Worker:
             case Shutdown(grace):
                 self._stop_at = time.monotonic() + grace
             case EmbedRequest():
-                pass  # the intake has refused it
+                pass  # the reader has refused it
 
     def _refuse(self, number: int, fault: str) -> None:
         """End a request whose image or sound could not be encoded; called on the encoder's thread."""
