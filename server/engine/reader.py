@@ -36,6 +36,8 @@ MOST_UNREAD = 64 << 20
 """Bytes of texts and media that may wait to be read; a single message may have more."""
 LONG_WORDS = 16
 """Characters that are many for a token: so many for each that there is room for tell whether a text is too long."""
+QUICKLY_READ = 1 << 20
+"""Characters that take no more than some tenths of a second, so that their tokens can be told exactly."""
 log = logging.getLogger("brim.worker")
 
 Message = Generate | Tokenize | Detokenize | Embed
@@ -201,7 +203,7 @@ class Reader(threading.Thread):
 
     def _far_too_long(self, ask: Generate) -> Refused | None:
         """What a text is answered whose beginning has more tokens than there is room for: the rest may take seconds."""
-        most = LONG_WORDS * self._context
+        most = max(LONG_WORDS * self._context, QUICKLY_READ)
         if not isinstance(ask.prompt, str) or ask.media or len(ask.prompt) <= most:
             return None
         beginning = len(self._vocab.tokenize(ask.prompt[:most], add_special=False, parse_special=ask.parse_special))
