@@ -268,7 +268,7 @@ class LowerTiers:
     def _unwritten(self) -> Iterator[Entry]:
         """Idle states that the disk is to get, of each tier the least recently used first."""
         above = (*self._tree.of(Tier.RAM), *self._tree.of(Tier.DEVICE))
-        return (entry for entry in above if entry.users == 0 and self._lacks_file(entry))
+        return (entry for entry in above if entry.users == 0 and not entry.private and self._lacks_file(entry))
 
     def _lacks_file(self, entry: Entry) -> bool:
         worth_it = self._disk is not None and entry.persisted < entry.ready >= WORTH_KEEPING
