@@ -201,7 +201,8 @@ class Traffic:
 
 
 def _end(patience: asyncio.Timeout) -> None:
-    patience.reschedule(asyncio.get_running_loop().time())
+    with contextlib.suppress(RuntimeError):  # it ends by itself just now
+        patience.reschedule(asyncio.get_running_loop().time())
 
 
 class Gate:

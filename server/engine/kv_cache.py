@@ -144,6 +144,8 @@ class KvCache:
         takes_over = best is not None and self._sources.may_take_over(best, private=wanted.private)
         if best and (takes_over or (not self._free and self._sources.is_only_idle(best))):
             entry = best.entry
+            if best.usable < entry.stays < entry.ready:
+                self._cut_to(entry, entry.stays)  # the rest was only lent
             if not entry.private and not (takes_over and self.layout.truncatable):
                 self.lower.save_before_loss(entry)
             self._cut(entry, best.usable)

@@ -93,6 +93,7 @@ class _Saving:
 
     header: Header
     state: State
+    nbytes: int
     last_used: int | None
     stamp: float | None
 
@@ -178,12 +179,13 @@ class DiskStore:
         Args:
             last_used: comes back with the result. stamp: as `stamp` takes it; None is now.
         """
+        size = self.size_of(partition, tokens, state)
         with self._counting:
-            if not self._counting.wait_for(lambda: self._takes(state.nbytes), patience):
+            if not self._counting.wait_for(lambda: self._takes(size), patience):
                 return False
-            self.waiting_bytes += state.nbytes
+            self.waiting_bytes += size
         header = Header(self._key, partition, list(tokens), state.nbytes, xxhash.xxh3_64_intdigest(state.data))
-        self._put(_WRITE, _Saving(header, state, last_used, stamp))
+        self._put(_WRITE, _Saving(header, state, size, last_used, stamp))
         return True
 
     def size_of(self, partition: str, tokens: list[int], state: State) -> int:
@@ -226,7 +228,8 @@ class DiskStore:
         """Let the writes that wait finish, for at most `wait` seconds."""
         self._put(_STOP, None)
         self._thread.join(wait)
-        os.close(self._in_use)
+        if not self._thread.is_alive():
+            os.close(self._in_use)
 
     def _run(self) -> None:
         while (work := self._work.get()[-1]) is not None:
@@ -243,7 +246,7 @@ class DiskStore:
             return Unwritten(work.header.partition, work.header.tokens)
         finally:
             with self._counting:
-                self.waiting_bytes -= work.state.nbytes
+                self.waiting_bytes -= work.nbytes
                 self._counting.notify_all()
 
     def _write_file(self, work: _Saving) -> Written:
@@ -313,7 +316,7 @@ def _own_folder(folder: Path, key: str) -> tuple[Path, int]:
 def _bound_unused(folder: Path, limit: int) -> None:
     """Delete states of keys that no process uses, oldest first, while they take more than `limit`."""
     with contextlib.suppress(OSError):  # as where another process is at it too
-        unused = [key for key in folder.iterdir() if key.is_dir() and not _is_used(key)]
+        unused = [key for key in folder.iterdir() if key.is_dir() and not (key.is_symlink() or _is_used(key))]
         states = [(path, path.stat()) for key in unused for path in key.iterdir() if is_state(path)]
         excess = sum(about.st_size for _, about in states) - limit
         for path, about in sorted(states, key=lambda item: item[1].st_mtime):

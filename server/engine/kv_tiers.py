@@ -271,8 +271,12 @@ class LowerTiers:
         return (entry for entry in above if entry.users == 0 and not entry.private and self._lacks_file(entry))
 
     def _lacks_file(self, entry: Entry) -> bool:
-        worth_it = self._disk is not None and entry.persisted < entry.ready >= WORTH_KEEPING
-        return worth_it and not self._tree.covered(entry, Tier.DISK)
+        if self._disk is None or not entry.persisted < entry.ready >= WORTH_KEEPING:
+            return False
+        if self._tree.covered(entry, Tier.DISK):
+            entry.persisted = entry.ready
+            return False
+        return True
 
     def _state_of(self, entry: Entry) -> State:
         return entry.stored if isinstance(entry.stored, np.ndarray) else self._save_state(entry.sequence)

@@ -104,7 +104,8 @@ class Node:
     """One edge of the tree and the place it leads to.
 
     Attributes:
-        entries: those whose tokens run through it. device: the few of them whose state is on the device.
+        entries: those whose tokens run through it, the newest last. device: the few of them whose state is on the
+            device.
         ends: those whose tokens end here.
     """
 
@@ -114,13 +115,13 @@ class Node:
         self.edge = edge
         self.parent = parent
         self.children: dict[int, Node] = {}
-        self.entries: set[Entry] = set()
+        self.entries: dict[Entry, None] = {}
         self.device: set[Entry] = set()
         self.ends: set[Entry] = set()
 
     def take(self, entry: Entry) -> None:
         """Note that an entry runs through here."""
-        self.entries.add(entry)
+        self.entries[entry] = None
         if entry.tier is Tier.DEVICE:
             self.device.add(entry)
 
@@ -217,8 +218,9 @@ class PrefixCache:
     def match(self, partition: str, tokens: Sequence[int]) -> Iterator[Match]:
         """The entries that share a prefix with a prompt, longest common prefix first.
 
-        All that are on the device or end on the way are among them, and some of those that go on elsewhere. Where a
-        state cannot be cut, only those that end on the way are of use.
+        All that are on the device or end on the way are among them, and of those that go on elsewhere the newest: a
+        state that was just read from disk must be found in RAM. Where a state cannot be cut, only those that end on the
+        way are of use.
 
         Args:
             partition: where to look; nothing outside is found.
@@ -228,7 +230,7 @@ class PrefixCache:
         for node, depth, whole in reversed(self._path(partition, tokens)):
             found = list(node.ends) if whole else []
             if self.truncatable:
-                found += [*node.device, *islice(node.entries, EXAMINED)]
+                found += [*node.device, *islice(reversed(node.entries), EXAMINED)]
             for entry in found:
                 if entry not in seen:
                     seen.add(entry)
@@ -271,8 +273,8 @@ class PrefixCache:
                 for first, child in node.children.items():
                     assert child.parent is node
                     assert child.edge[0] == first
-                    assert child.entries <= node.entries, "an entry below a node that does not know it"
-                    assert not child.entries & node.ends, "an entry beyond its end"
+                    assert child.entries.keys() <= node.entries.keys(), "an entry below a node that does not know it"
+                    assert not child.entries.keys() & node.ends, "an entry beyond its end"
                     stack.append((child, path))
                 for entry in node.entries:
                     assert entry.partition == partition, "an entry in a foreign partition"
@@ -329,7 +331,7 @@ class PrefixCache:
         """Cut a node's edge after `length` tokens; returns the new upper node."""
         assert node.parent
         upper = Node(node.edge[:length], node.parent)
-        upper.entries, upper.device = set(node.entries), set(node.device)
+        upper.entries, upper.device = dict(node.entries), set(node.device)
         node.parent.children[upper.edge[0]] = upper
         node.edge = node.edge[length:]
         node.parent = upper
@@ -337,8 +339,9 @@ class PrefixCache:
         return upper
 
     def _leave(self, entry: Entry, node: Node) -> None:
-        for known in (node.entries, node.device, node.ends):
-            known.discard(entry)
+        node.entries.pop(entry, None)
+        node.device.discard(entry)
+        node.ends.discard(entry)
         if not node.entries and node.parent:
             del node.parent.children[node.edge[0]]
 

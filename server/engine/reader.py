@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from server.engine.embedder import pair
 from server.engine.grammar import Grammars
-from server.engine.messages import Detokenize, Embed, Refused, Text, Tokenize, Tokens
+from server.engine.messages import Detokenize, Embed, Refused, Shutdown, Text, Tokenize, Tokens
 from server.engine.orders import EmbedRequest
 from server.engine.positions import TEXT, Positions
 from server.engine.prediction import Prediction
@@ -36,6 +37,8 @@ MOST_UNREAD = 64 << 20
 """Bytes of texts and media that may wait to be read; a single message may have more."""
 LONG_WORDS = 16
 """Characters that are many for a token: so many for each that there is room for tell whether a text is too long."""
+BYTES_PER_TOKEN = 40
+"""What a number takes in a list of Python's."""
 QUICKLY_READ = 1 << 20
 """Characters that take no more than some tenths of a second, so that their tokens can be told exactly."""
 log = logging.getLogger("brim.worker")
@@ -70,19 +73,22 @@ class Reader(threading.Thread):
         self._orders = orders
         self._projector = projector
         self._grammars = Grammars(model.vocab)
-        self._messages: queue.SimpleQueue[tuple[Message, float]] = queue.SimpleQueue()
-        self._unread: dict[int, int] = {}
+        self._turns: queue.SimpleQueue[int | Shutdown] = queue.SimpleQueue()
+        self._unread: dict[int, tuple[Message, float]] = {}
         self._lock = threading.Lock()
 
     def put(self, message: Message) -> bool:
         """Have a message read. False where those that wait take too much memory."""
-        size = _size(message)
         with self._lock:
-            if self._unread and sum(self._unread.values()) + size > MOST_UNREAD:
+            if self._unread and sum(_size(other) for other, _ in self._unread.values()) + _size(message) > MOST_UNREAD:
                 return False
-            self._unread[message.id] = size
-        self._messages.put((message, time.monotonic()))
+            self._unread[message.id] = message, time.monotonic()
+        self._turns.put(message.id)
         return True
+
+    def shut_down(self, order: Shutdown) -> None:
+        """Pass on that the worker is to end, behind all that came before."""
+        self._turns.put(order)
 
     def drop(self, number: int) -> bool:
         """Forget a message that is still to be read, or just being read. False where there is none."""
@@ -92,17 +98,24 @@ class Reader(threading.Thread):
     def run(self) -> None:
         """Read until the process ends."""
         while True:
-            message, arrived = self._messages.get()
-            try:
-                if message.id in self._unread:
-                    self._read(message, arrived)
-            except RequestError as error:
-                self._channel.send(_refused(message.id, error))
-            except Exception as error:  # whoever waits for an answer must get one, and others theirs
-                log.exception("a request could not be read")
-                text = f"the engine failed to read the request: {type(error).__name__}: {error}"
-                self._channel.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
-            self.drop(message.id)
+            turn = self._turns.get()
+            if isinstance(turn, Shutdown):
+                self._orders.put(turn)
+            elif unread := self._unread.get(turn):
+                self._answer(*unread)
+                self.drop(turn)
+            unread = None  # it may be large, and this thread may wait for long
+
+    def _answer(self, message: Message, arrived: float) -> None:
+        """Read a message; whatever goes wrong, whoever waits for an answer gets one, and others theirs."""
+        try:
+            self._read(message, arrived)
+        except RequestError as error:
+            self._channel.send(_refused(message.id, error))
+        except Exception as error:
+            log.exception("a request could not be read")
+            text = f"the engine failed to read the request: {type(error).__name__}: {error}"
+            self._channel.send(Refused(id=message.id, message=text, status=500, code="engine_error"))
 
     def _order(self, number: int, order: Request | EmbedRequest) -> None:
         """Pass a request on, unless it was dropped meanwhile."""
@@ -300,16 +313,21 @@ class Reader(threading.Thread):
 
 
 def _size(message: Message) -> int:
-    """About how many bytes a message takes."""
+    """About how many bytes a message takes in memory."""
     match message:
         case Generate():
-            return len(message.prompt) + sum(len(medium.data) for medium in message.media)
+            texts = [message.prompt, message.prediction or "", message.grammar.source if message.grammar else ""]
+            return sum(map(_size_of, texts)) + sum(len(medium.data) for medium in message.media)
         case Tokenize():
-            return len(message.text) + sum(len(medium.data) for medium in message.media)
+            return _size_of(message.text) + sum(len(medium.data) for medium in message.media)
         case Detokenize():
-            return len(message.tokens)
+            return _size_of(message.tokens)
         case Embed():
-            return sum(map(len, message.inputs))
+            return sum(map(_size_of, message.inputs))
+
+
+def _size_of(text: str | list[int]) -> int:
+    return sys.getsizeof(text) if isinstance(text, str) else BYTES_PER_TOKEN * len(text)
 
 
 def _refused(number: int, error: RequestError) -> Refused:

@@ -224,7 +224,7 @@ def test_what_waits_to_be_written_is_bounded(tmp_path: Path) -> None:
         assert store.write("alice", [1], STATE)
         assert not store.idle
         assert not store.write("alice", [2], STATE)
-        assert store.write("alice", [3], STATE[:5000])
+        assert store.write("alice", [3], STATE[:4000])
     assert isinstance(wait(store), Fetched)
     assert [isinstance(wait(store), Written) for _ in range(2)] == [True, True]
     assert store.waiting_bytes == 0

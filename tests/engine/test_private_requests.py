@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
-from tests.engine.fake_device import next_token
+from server.engine.costs import Costs, Rate
+from server.engine.kv_cache import KvCache, Wanted
+from server.engine.kv_sources import Layout
+from server.engine.prefix_cache import Entry
+from tests.engine.fake_device import FakeDevice, next_token
 from tests.engine.test_stress import CONTEXT, Machine, cold
 
 PROMPT = [61, *(1 + 7 * i % 50 for i in range(60))]
@@ -128,3 +133,25 @@ def test_a_last_message_can_be_edited_though_states_cannot_be_cut(unified: bool)
     bench.run([*known, *[9] * 20], 8, private=False)
     assert bench.reusable([*known, *[8] * 20]) == len(known) > len(PROMPT)
     assert len(known) + 28 < CONTEXT
+
+
+def test_what_a_private_request_lends_takes_nothing_of_what_it_began_with() -> None:
+    costs = Costs(prefill=Rate(1000.0), ram=Rate(1e9))
+    layout = Layout(1, 200, unified=False, truncatable=True, copied_bytes=4)
+    cache = KvCache(
+        FakeDevice(1, 200, unified=False), layout, ram_limit=10_000, disk=None, costs=costs, clock=time.monotonic
+    )
+
+    def compute(tokens: list[int], *, private: bool = False) -> Entry:
+        entry = cache.open(Wanted(tokens, "alice", private=private))
+        assert isinstance(entry, Entry)
+        cache.advance(entry, len(tokens) - entry.ready)
+        return entry
+
+    cache.close(compute(PROMPT))
+    private = compute([*PROMPT, *[5] * 40], private=True)
+    cache.close(private, lend=100)
+    cache.close(compute([*PROMPT[:20], *[63] * 30]))
+    cache.settle(private)
+    cache.check()
+    assert max(match.usable for match in cache.tree.match("alice", PROMPT)) == len(PROMPT)

@@ -66,3 +66,14 @@ async def test_texts_that_wait_are_bounded(start_engine: StartEngine) -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_what_came_before_the_end_is_still_answered_though_it_was_not_read_yet(start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    reading = asyncio.create_task(engine.tokenize(ENDLESS))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(ask(engine, PROMPT, 5))
+    await asyncio.sleep(0)
+    await engine.stop(grace=30.0)
+    assert (await waiting).usage.completion_tokens == 5
+    assert await reading

@@ -212,3 +212,24 @@ def test_who_gets_its_own_state_back_has_hit_nothing() -> None:
     assert machine.scheduler.preemptions == 1
     assert not machine.cache.hits.total()
     assert not machine.cache.tokens_saved.total()
+
+
+def test_a_prompt_begins_with_one_of_many_states_on_disk_that_begin_alike(tmp_path: Path) -> None:
+    beginning = [1 + 7 * i % 50 for i in range(60)]
+    disk = DiskStore(tmp_path, "key", 1 << 30, SpareMemory(1 << 20))
+    for i in range(300):
+        tokens = [*beginning, 1 + i % 60, 1 + i // 60, *range(1, 30)]
+        assert disk.write("alice", tokens, np.asarray(tokens, np.int32).view(np.uint8), patience=20.0)
+    disk.close(20.0)
+    disk = DiskStore(tmp_path, "key", 1 << 30, SpareMemory(1 << 20))
+    machine = Machine(unified=True, truncatable=True, disk=disk, seed=1)
+    assert len(machine.cache.tree.of(Tier.DISK)) == 300
+    prompt = [*beginning, 63, 62, 61]
+    machine.runner.submit(machine.ask(1, "alice", prompt, 1, 5, private=False))
+    deadline = time.monotonic() + 60
+    while machine.runner.requests:
+        assert time.monotonic() < deadline, "it waits for ever"
+        machine.step()
+    assert machine.texts[1, 0] == cold(prompt, 5)
+    assert machine.cache.hits[Tier.DISK] == 1
+    disk.close(5.0)
