@@ -24,13 +24,11 @@ def locked(path: Path) -> Generator[None]:
 
 
 def lock(descriptor: int) -> bool:
-    """Lock an open file or folder until it is closed. False where somebody has it; without locks, all may have it."""
+    """Lock an open file or folder until it is closed. False where somebody has it. Raises OSError without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        pass
     return True
 
 
@@ -38,9 +36,6 @@ def is_locked(path: Path) -> bool:
     """Whether somebody holds a file's or folder's lock."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock(descriptor)
     finally:
         os.close(descriptor)
-    return False

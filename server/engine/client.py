@@ -236,12 +236,7 @@ class Engine:
             RequestError: the model gives no embeddings, or an input is too long and not to be cut (`truncate`).
         """
         number = next(self._ids)
-        try:
-            answer = await self._ask(number, Embed(id=number, inputs=list(inputs), query=query, truncate=truncate))
-        except asyncio.CancelledError:
-            with contextlib.suppress(RequestError):
-                self._send(Cancel(number))
-            raise
+        answer = await self._ask(number, Embed(id=number, inputs=list(inputs), query=query, truncate=truncate))
         assert isinstance(answer, Embeddings)
         return answer
 
@@ -316,7 +311,7 @@ class Engine:
         try:
             self._send(message)
             return await future
-        except asyncio.CancelledError:  # what is still to be read for it need not be
+        except asyncio.CancelledError:  # what is still to be read or computed for it need not be
             with contextlib.suppress(RequestError):
                 self._send(Cancel(number))
             raise

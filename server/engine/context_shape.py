@@ -15,16 +15,13 @@ import xxhash
 
 from converter.gguf_format import align
 from server.engine.llama.context import ContextShape
+from server.engine.load_spec import context_sequences
 
 if TYPE_CHECKING:
     from server.engine.llama.model import Model
     from server.engine.load_spec import LoadSpec
 
 CELL_PADDING = 256
-IDLE_SEQUENCES = 24
-"""Sequences of a unified context beside those that run, to hold cached prefixes; each costs an output row in memory."""
-MOST_SEQUENCES = 256
-"""Sequences of a context at most (LLAMA_MAX_SEQ in llama-cparams.h)."""
 LONG_CONTEXT = 4096
 """Tokens of a request beyond which plain attention is chosen: it is slower up to some 500, and faster from 1,500 on."""
 FLASH_PIECE = 64
@@ -55,7 +52,7 @@ def context_shape(spec: LoadSpec, model: Model, context: int) -> ContextShape:
     unified = spec.parallel == 1 or not split
     shape = ContextShape(
         cells=pool if unified else separate,
-        sequences=min(spec.parallel + (IDLE_SEQUENCES if unified and model.truncatable else 0), MOST_SEQUENCES),
+        sequences=context_sequences(spec.parallel, unified=unified, truncatable=model.truncatable),
         unified=unified,
         batch=max(spec.placement.n_batch, spec.parallel),
         ubatch=spec.placement.n_ubatch,

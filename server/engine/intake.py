@@ -40,10 +40,10 @@ class Intake(threading.Thread):
                 case Cancel(number):
                     if not self._reader.drop(number):
                         self._orders.put(message)
-                case GetStats():
+                case Shutdown(grace) if grace:
+                    self._reader.shut_down(message)
+                case GetStats() | Shutdown():
                     self._orders.put(message)
-                case Shutdown(grace):
-                    (self._reader.shut_down if grace else self._orders.put)(message)
                 case LoadSpec():
                     pass
                 case _ if not self._reader.put(message):

@@ -199,18 +199,20 @@ class KvCache:
             lend: of how many tokens that are not to stay others may make use until `settle`.
         """
         entry.users -= 1
-        self._cut_to(entry, max(entry.stays, lend))
-        self.tree.truncate(entry, entry.ready)
         self.tree.touch(entry)
-        if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
-            self._release(entry)
+        self._leave(entry, max(entry.stays, lend))
 
     def settle(self, entry: Entry) -> None:
         """End what `close` lent of an entry, if it is still there and nobody has taken it over."""
         if entry.private and entry.users == 0 and self._held.get(entry.sequence) is entry:
-            self._cut_to(entry, entry.stays)
-            if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
-                self._release(entry)
+            self._leave(entry, entry.stays)
+
+    def _leave(self, entry: Entry, length: int) -> None:
+        """Leave an entry to others, of what is not to stay only the first `length` tokens; none that another has."""
+        self._cut_to(entry, length)
+        self.tree.truncate(entry, entry.ready)
+        if entry.ready == 0 or self.tree.covered(entry, Tier.DEVICE):
+            self._release(entry)
 
     def _cut_to(self, entry: Entry, length: int) -> None:
         """Cut what is not to stay of an entry, but for its first `length` tokens."""

@@ -129,7 +129,7 @@ class DiskStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._folder, self._in_use = _own_folder(folder, key)
-        self._temporary = self._folder / "new.tmp"
+        self._temporary = self._folder / f"{os.getpid()}.tmp"
         _bound_unused(folder, limit)
         self._work: queue.PriorityQueue[tuple[int, int, _Work]] = queue.PriorityQueue()
         self._numbers = itertools.count()
@@ -174,12 +174,15 @@ class DiskStore:
     ) -> bool:
         """Hand a state to the writing thread.
 
-        False where too much waits already, even after `patience` seconds: then nothing is kept.
+        False where too much waits already, even after `patience` seconds: then nothing is kept. What is larger than all
+        files may be is never written, however often it is handed over.
 
         Args:
             last_used: comes back with the result. stamp: as `stamp` takes it; None is now.
         """
         size = self.size_of(partition, tokens, state)
+        if size > self.limit:
+            return True
         with self._counting:
             if not self._counting.wait_for(lambda: self._takes(size), patience):
                 return False
@@ -305,12 +308,20 @@ def _own_folder(folder: Path, key: str) -> tuple[Path, int]:
         own.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # a link would lead to anybody's files
         os.fchmod(descriptor, 0o700)
-        while not (mine := lock(descriptor)) and time.monotonic() < deadline:
+        while not (mine := _take(descriptor)) and time.monotonic() < deadline:
             time.sleep(0.02)
         if mine:
             return own, descriptor
         os.close(descriptor)
     raise OSError(f"{FOLDERS} processes keep states of this model in {folder} already")
+
+
+def _take(folder: int) -> bool:
+    """Lock an open folder. Where there are no locks all may have it, and nobody deletes what others use."""
+    try:
+        return lock(folder)
+    except OSError:
+        return True
 
 
 def _bound_unused(folder: Path, limit: int) -> None:

@@ -175,7 +175,7 @@ class LowerTiers:
     def _make_room_on_disk(self, entry: Entry, state: State) -> bool:
         """Delete files that were used before an entry until its own fits. False where it does not."""
         assert self._disk
-        room = self._disk.limit - self._size_of(entry, state)
+        room = self._disk.limit - self._disk.size_of(entry.partition, entry.tokens[: entry.ready], state)
         while self._disk.bytes + self._disk.waiting_bytes > room >= 0:
             victim = self._tree.oldest(Tier.DISK)
             if victim is None or victim.last_used > entry.last_used:
@@ -244,18 +244,12 @@ class LowerTiers:
         """Hand a state to the disk's thread. False where too much waits there already, even after so many seconds."""
         assert self._disk
         tokens = entry.tokens[: entry.ready]
-        small = self._size_of(entry, state) <= self._disk.limit
-        if small and not self._disk.write(
+        if not self._disk.write(
             entry.partition, tokens, state, patience=patience, last_used=entry.last_used, stamp=stamp
         ):
             return False
         entry.persisted = entry.ready  # too large a state would only be copied again and again
         return True
-
-    def _size_of(self, entry: Entry, state: State) -> int:
-        """Bytes that a state takes on disk."""
-        assert self._disk
-        return self._disk.size_of(entry.partition, entry.tokens[: entry.ready], state)
 
     def _take_back(self, failed: Unwritten) -> None:
         """Note that the disk has yet to get a state, where it did not take it."""
@@ -271,6 +265,7 @@ class LowerTiers:
         return (entry for entry in above if entry.users == 0 and not entry.private and self._lacks_file(entry))
 
     def _lacks_file(self, entry: Entry) -> bool:
+        """Whether the disk is to get a state; that it has it already is noted, so as not to be looked for again."""
         if self._disk is None or not entry.persisted < entry.ready >= WORTH_KEEPING:
             return False
         if self._tree.covered(entry, Tier.DISK):

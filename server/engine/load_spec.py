@@ -6,6 +6,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+IDLE_SEQUENCES = 24
+"""Sequences of one pool of cells beside those that run, to hold cached prefixes; each costs an output row in memory."""
+MOST_SEQUENCES = 256
+"""Sequences of a context at most (LLAMA_MAX_SEQ in llama-cparams.h)."""
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 
 
@@ -71,6 +75,11 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     embedding: bool = False
     """Serve embeddings instead of text."""
     pooling: Pooling | None = None
+
+
+def context_sequences(parallel: int, *, unified: bool, truncatable: bool) -> int:
+    """Sequences of a context in which `parallel` run: in one pool there are more of a model whose states can be cut."""
+    return min(parallel + (IDLE_SEQUENCES if unified and truncatable else 0), MOST_SEQUENCES)
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

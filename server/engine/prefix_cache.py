@@ -4,7 +4,7 @@ An `Entry` is one run of tokens from a sequence's start whose state exists in on
 buffer in host memory, or a file. The tree holds the entries of all tiers, a root for each partition, so that no
 lookup can cross from one partition into another. An edge carries a run of tokens; a node knows every entry whose
 tokens run through it, so the deepest node that a prompt reaches names what can be reused and how much of it. Thousands
-of entries may begin alike: no question looks at all of them.
+of entries may begin alike: a prompt looks at few of them.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
 from converter.gguf_format import TensorInfo, align
+from server.engine.load_spec import context_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,10 +125,6 @@ class Layer:
         return sum(_kv_row(n, shape.type) * tokens for n in self.kv_elements) + self.state
 
 
-IDLE_SEQUENCES = 24
-"""Sequences that the engine keeps in one pool beside those that run, for cached prefixes (server.engine.worker)."""
-
-
 def _kv_row(elements: int, kv_type: str) -> int:
     block, nbytes = KV_BYTES[kv_type]
     return -(-elements // block) * nbytes
@@ -174,8 +171,8 @@ class Footprint:
     def kv_shape(self, cells: int, parallel: int, unified: bool, kv_type: str, n_ubatch: int) -> KvShape:
         """The engine's two modes: one pool of `cells`, or as many for each of `parallel` sequences."""
         unified = unified or parallel == 1
-        idle = IDLE_SEQUENCES if unified and self.truncatable else 0
-        return KvShape(align(cells, CELL_PADDING), 1 if unified else parallel, parallel + idle, kv_type, n_ubatch)
+        sequences = context_sequences(parallel, unified=unified, truncatable=self.truncatable)
+        return KvShape(align(cells, CELL_PADDING), 1 if unified else parallel, sequences, kv_type, n_ubatch)
 
     def kv_bytes(self, shape: KvShape) -> int:
         """Bytes of the KV cache of all layers."""

@@ -11,17 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.context_shape import (
-    CPU_UBATCH,
-    IDLE_SEQUENCES,
-    LONG_CONTEXT,
-    MOST_SEQUENCES,
-    SMALL_SCORES,
-    context_shape,
-    state_key,
-)
+from server.engine.context_shape import CPU_UBATCH, LONG_CONTEXT, SMALL_SCORES, context_shape, state_key
 from server.engine.llama.context import ContextShape
-from server.engine.load_spec import LoadSpec, Placement
+from server.engine.load_spec import IDLE_SEQUENCES, MOST_SEQUENCES, LoadSpec, Placement
 from tests.engine.test_engine import PROMPT, ask, assert_equal_up_to_ties
 
 if TYPE_CHECKING:

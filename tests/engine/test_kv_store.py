@@ -269,7 +269,7 @@ def test_what_cannot_be_read_for_the_moment_is_not_lost(tmp_path: Path, caplog: 
 def test_a_write_that_fails_is_told_of_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = DiskStore(tmp_path, "key", 1 << 20, SpareMemory(1 << 20))
     file = write(store, [1]).file
-    blocking = tmp_path / "key" / "new.tmp"
+    blocking = tmp_path / "key" / f"{os.getpid()}.tmp"
     blocking.mkdir()
     assert store.write("alice", [2], STATE)
     assert wait(store) == Unwritten("alice", [2])

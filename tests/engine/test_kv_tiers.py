@@ -19,7 +19,7 @@ from tests.engine.test_engine import PROMPT, ask, gauges
 from tests.engine.test_kv_store import held, no_more_files, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import pytest
@@ -67,6 +67,12 @@ class Rig:
         self.lower.tidy()
         self.until(lambda: token in self.tokens(Tier.DISK))
 
+    def persisted(self, tokens: Iterable[int], size: int = 1000) -> None:
+        """Sequences that were computed and written, one after the other."""
+        for token in tokens:
+            self.computed(token, size)
+            self.persist(token)
+
     def _save_state(self, sequence: int) -> State:
         return np.full(self.sizes[sequence], sequence, np.uint8)
 
@@ -91,9 +97,7 @@ def test_a_parked_state_is_kept_however_large(tmp_path: Path) -> None:
 
 def test_states_on_their_way_from_disk_are_bounded_and_all_come_at_last(tmp_path: Path) -> None:
     first = Rig(tmp_path)
-    for token in range(3):
-        first.computed(token, 6000)
-        first.persist(token)
+    first.persisted(range(3), 6000)
     first.lower.shut_down(5)
     second = Rig(tmp_path, room=13_000)
     files = list(second.tree.entries)
@@ -207,9 +211,7 @@ def test_after_a_restart_what_was_used_last_still_goes_last(tmp_path: Path) -> N
 
 def test_a_state_that_was_read_counts_as_used_even_after_a_crash(tmp_path: Path) -> None:
     first = Rig(tmp_path)
-    for token in range(2):
-        first.computed(token, 1000)
-        first.persist(token)
+    first.persisted(range(2))
     long_ago, file = first.tree.of(Tier.DISK)
     for entry in (long_ago, file):
         assert isinstance(entry.stored, StoredFile)
@@ -247,9 +249,7 @@ def test_a_state_too_large_for_ram_that_nobody_wants_any_more_does_not_stay_ther
 
 def test_a_state_whose_file_would_just_be_too_large_drives_no_other_out(tmp_path: Path) -> None:
     rig = Rig(tmp_path, disk=5000)
-    for token in range(2):
-        rig.computed(token, 1000)
-        rig.persist(token)
+    rig.persisted(range(2))
     rig.computed(2, 4950)
     rig.lower.shut_down(5)
     assert rig.tokens(Tier.DISK) == {0, 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -12,10 +12,20 @@ from server.errors import RequestError
 from tests.engine.test_engine import PROMPT, ask, gauges
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from tests.engine.conftest import StartEngine
 
+T = TypeVar("T")
 ENDLESS = "once upon a time " * 400_000
 """It takes seconds to tokenize."""
+
+
+async def begin(question: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Send a question; returns what waits for the answer."""
+    task = asyncio.create_task(question)
+    await asyncio.sleep(0)
+    return task
 
 
 async def test_who_leaves_and_who_asks_how_it_goes_need_not_wait_for_a_text_that_is_read(
@@ -24,8 +34,7 @@ async def test_who_leaves_and_who_asks_how_it_goes_need_not_wait_for_a_text_that
     engine = await start_engine()
     stream = engine.generate(Generate(id=0, prompt=PROMPT, ignore_eos=True))
     await anext(stream)
-    reading = asyncio.create_task(engine.tokenize(ENDLESS))
-    await asyncio.sleep(0)
+    reading = await begin(engine.tokenize(ENDLESS))
     assert (await gauges(engine))["requests_running"] == 1
     await stream.aclose()
     assert (await gauges(engine))["requests_running"] == 0
@@ -35,10 +44,8 @@ async def test_who_leaves_and_who_asks_how_it_goes_need_not_wait_for_a_text_that
 
 async def test_a_request_that_is_given_up_while_its_text_is_read_is_not_begun(start_engine: StartEngine) -> None:
     engine = await start_engine()
-    reading = asyncio.create_task(engine.tokenize(ENDLESS))
-    await asyncio.sleep(0)
-    waiting = asyncio.create_task(ask(engine, PROMPT, 400))
-    await asyncio.sleep(0)
+    reading = await begin(engine.tokenize(ENDLESS))
+    waiting = await begin(ask(engine, PROMPT, 400))
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await reading
@@ -70,10 +77,8 @@ async def test_texts_that_wait_are_bounded(start_engine: StartEngine) -> None:
 
 async def test_what_came_before_the_end_is_still_answered_though_it_was_not_read_yet(start_engine: StartEngine) -> None:
     engine = await start_engine()
-    reading = asyncio.create_task(engine.tokenize(ENDLESS))
-    await asyncio.sleep(0)
-    waiting = asyncio.create_task(ask(engine, PROMPT, 5))
-    await asyncio.sleep(0)
+    reading = await begin(engine.tokenize(ENDLESS))
+    waiting = await begin(ask(engine, PROMPT, 5))
     await engine.stop(grace=30.0)
     assert (await waiting).usage.completion_tokens == 5
     assert await reading

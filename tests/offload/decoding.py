@@ -15,8 +15,7 @@ from server.engine.draft import DraftModel
 from server.engine.llama.backend import device_bytes
 from server.engine.llama.context import Context, ContextShape
 from server.engine.llama.model import Model
-from server.engine.load_spec import LoadSpec
-from server.offload.footprint import IDLE_SEQUENCES
+from server.engine.load_spec import IDLE_SEQUENCES, LoadSpec
 
 PROMPT = [1, *range(300, 340)]
 

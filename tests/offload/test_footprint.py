@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from converter.gguf_format import Field, TensorInfo, TensorType, ValueType
 from converter.gguf_info import GGUFInfo, read_gguf_info
+from server.engine.load_spec import IDLE_SEQUENCES, LoadSpec
 from server.offload.asking import ask
-from server.offload.footprint import IDLE_SEQUENCES, KvShape, footprint
+from server.offload.footprint import KvShape, footprint
 from server.offload.questions import DryRun, DryRunResult
 from tests.offload.models import GEMMA_2_27B, LLAMA_3_8B, QWEN3_30B_A3B, Shape, write_hollow
 
@@ -43,10 +45,15 @@ def test_kv_bytes_are_what_llama_cpp_would_allocate(shape: Shape, kv_type: str, 
     assert told.compute[0] > 0
 
 
-def test_the_engine_keeps_as_many_idle_sequences_as_are_counted() -> None:
-    from server.engine import context_shape
+@pytest.mark.parametrize("parallel", [1, 8, 240])
+def test_the_engine_keeps_as_many_idle_sequences_as_are_counted(parallel: int, tmp_path: Path) -> None:
+    from server.engine.context_shape import context_shape
 
-    assert context_shape.IDLE_SEQUENCES == IDLE_SEQUENCES
+    path = write_hollow(LLAMA_3_8B, tmp_path / "model.gguf")
+    counted = footprint(read_gguf_info(path)).kv_shape(4096, parallel, True, "f16", 512).sequences
+    spec = LoadSpec(path=str(path), name="m", digest="m", parallel=parallel, kv_unified=True, projector_path="p")
+    assert context_shape(spec, cast("Any", SimpleNamespace(truncatable=True)), 4096).sequences == counted
+    assert counted == min(parallel + IDLE_SEQUENCES, 256)
 
 
 def test_parts_of_a_mixture_of_experts(tmp_path: Path) -> None:

@@ -182,8 +182,7 @@ class Context:
         place = _address_of_logits(self.pointer), rows
         if place != self._logits_at:  # it seldom moves, and NumPy's own way to it takes longer than the likeliest token
             self._logits_at = place
-            data = (ctypes.c_float * (rows * self._n_vocab)).from_address(place[0] or 0)
-            self._logits = np.frombuffer(memoryview(data), np.float32).reshape(rows, self._n_vocab)
+            self._logits = _view(place[0], rows, self._n_vocab)
         return self._logits
 
     def embedding(self, sequence: int) -> npt.NDArray[np.float32]:
@@ -194,10 +193,8 @@ class Context:
 
     def token_embeddings(self, rows: int) -> npt.NDArray[np.float32]:
         """The unpooled embeddings of the last batch: a view [rows, n_embd_out], valid until the next decode."""
-        width = self.model.n_embd_out
         pointer = ctypes.cast(ll.llama_get_embeddings(self.pointer), ctypes.c_void_p)
-        data = (ctypes.c_float * (rows * width)).from_address(pointer.value or 0)
-        return np.frombuffer(memoryview(data), np.float32).reshape(rows, width)
+        return _view(pointer.value, rows, self.model.n_embd_out)
 
     @property
     def has_memory(self) -> bool:
@@ -294,6 +291,12 @@ class Context:
 
 _address_of_logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("llama_get_logits", ll._lib))
 """llama_get_logits, whose pointer llama_cpp would make an object of: that would take longer than the call."""
+
+
+def _view(address: int | None, rows: int, width: int) -> npt.NDArray[np.float32]:
+    """Floats of llama.cpp's as [rows, width]. NumPy's own way keeps a type for ever for each number of rows."""
+    data = (ctypes.c_float * (rows * width)).from_address(address or 0)
+    return np.frombuffer(memoryview(data), np.float32).reshape(rows, width)
 
 
 class _Batch:
