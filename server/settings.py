@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """GGUF file of the model's multimodal projector, or `none`; None takes what the model brings or lies beside it."""
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
+    kernels: bool = True
+    """Multiply quantized weights on the CPU by brim's own kernels, instead of llama.cpp's."""
     kv_unified: bool | None = None
     """One pool of KV cells for all requests, or a buffer for each; None leaves it to brim."""
     threads: int = Field(default=0, ge=0)

@@ -58,6 +58,9 @@ def serve(
         Option("--projector", "--mmproj", metavar="FILE|none", help="Multimodal projector, to see images and hear."),
     ] = None,
     lookup: Annotated[bool | None, Option("--lookup/--no-lookup", help="Propose tokens by prompt lookup.")] = None,
+    kernels: Annotated[
+        bool | None, Option("--kernels/--no-kernels", help="Multiply weights on the CPU by brim's own kernels.")
+    ] = None,
     kv_unified: Annotated[
         bool | None, Option("--kv-unified/--kv-split", help="One pool of KV cells, or a buffer for each request.")
     ] = None,
@@ -114,6 +117,7 @@ def serve(
         "draft": draft,
         "projector": projector,
         "lookup": lookup,
+        "kernels": kernels,
         "kv_unified": kv_unified,
         "threads": threads,
         "tls_cert": tls_cert,

@@ -14,6 +14,7 @@ import llama_cpp
 import xxhash
 
 from converter.gguf_format import align
+from server.engine.kernels.install import installed
 from server.engine.llama.context import ContextShape
 from server.engine.load_spec import context_sequences
 
@@ -102,6 +103,7 @@ def state_key(spec: LoadSpec, shape: ContextShape, model: Model) -> str:
     facts = (
         spec.digest,
         spec.adapters,
+        kernels.key if (kernels := installed()) else None,
         spec.kv_type,
         1 if shape.unified else shape.sequences,
         shape.flash,

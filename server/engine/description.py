@@ -58,6 +58,7 @@ def describe(
         companion_bytes={role: sizes for role, sizes in held.items() if role != "model"},
         threads=threads[0],
         threads_batch=threads[1],
+        kernels=context.kernels.instructions if context.kernels else "",
         vision=projector is not None and projector.vision,
         hearing=projector is not None and projector.hearing,
         embedding=spec.embedding,

@@ -56,6 +56,7 @@ class DraftModel:
             name=f"the draft of {spec.name}",
             placement=placement,
             adapters=(),
+            reorder=True,
             rpc=(),  # the large model has added the RPC workers' devices
         )
         self._model = Model(own, lambda _: None)

@@ -72,6 +72,10 @@ class LoadSpec(Struct, frozen=True, kw_only=True, tag=True):
     """The ggml device that it runs on; empty is the CPU."""
     lookup: bool = True
     """Speculate by prompt lookup while it pays."""
+    kernels: bool = False
+    """Multiply weights on the CPU by brim's own kernels, where these know their formats and the CPU."""
+    reorder: bool = True
+    """Let llama.cpp bring weights into an order in which it multiplies them faster, kernels or not."""
     embedding: bool = False
     """Serve embeddings instead of text."""
     pooling: Pooling | None = None
@@ -115,6 +119,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """The same of what was loaded beside it, by its role: `draft` or `projector`."""
     threads: int = 0
     threads_batch: int = 0
+    kernels: str = ""
+    """The instructions that brim's own kernels use; empty where llama.cpp computes everything."""
     vision: bool = False
     """Whether prompts may show images. `hearing`: whether they may hold sounds."""
     hearing: bool = False

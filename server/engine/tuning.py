@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from server.engine.llama.context import Context
     from server.engine.load_spec import LoadSpec
 
-_VERSION = 2
+_VERSION = 3
 """What is remembered was measured in this way."""
 WIDTHS = (1, 2, 4, 8, 16, 32)
 PROMPT = 64
@@ -152,7 +152,7 @@ def _seconds(context: Context, width: int, *, generating: bool = False) -> float
 
 def _key(context: Context, spec: LoadSpec, cores: int) -> str:
     facts = (_VERSION, spec.digest, msgspec.to_builtins(spec.placement), spec.kv_type, spec.threads, cores, cpu_name())
-    shape = (context.shape.unified, context.shape.ubatch, context.shape.flash)
+    shape = (context.shape.unified, context.shape.ubatch, context.shape.flash, context.kernels and context.kernels.key)
     return xxhash.xxh3_64_hexdigest(repr((facts, shape)).encode())
 
 

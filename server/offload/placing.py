@@ -43,6 +43,7 @@ class Choice:
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
         host_free: bytes of the host's memory that all of it leaves; negative where weights do not stay in memory.
         guests: the companions in their homes.
+        formats: of the model's weights, by their names in GGUF files. dense: whether it has no experts.
     """
 
     placement: Placement
@@ -55,6 +56,8 @@ class Choice:
     free: dict[str, int]
     host_free: int
     guests: tuple[Guest, ...] = ()
+    formats: frozenset[str] = frozenset()
+    dense: bool = True
 
     def guest(self, role: Role) -> Guest | None:
         """The companion of that role in its home, if there is one."""
@@ -96,6 +99,7 @@ def choose(
     anywhere = bool(machine.devices)  # with nowhere to go but the CPU, there is nothing to measure
     speeds = speeds_of(machine, measure=anywhere)
     outcome = solve(info, machine, wish, speeds, verify=anywhere)
+    model = outcome.plan.problem.model
     return Choice(
         placement=_with_warnings(outcome.placement(), machine.warnings),
         context=outcome.wish.context,
@@ -107,6 +111,8 @@ def choose(
         free={device.name: device.free for device in machine.devices},
         host_free=outcome.host_free,
         guests=outcome.guests,
+        formats=frozenset(model.bytes_by_type),
+        dense=not any(layer.experts for layer in model.layers),
     )
 
 

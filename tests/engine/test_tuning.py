@@ -24,6 +24,7 @@ class FakeContext:
         self.now = 0.0
         self.crossing = crossing
         self.can_choose_products = True
+        self.kernels = None
         self.plain_up_to = 0
         self.shape = SimpleNamespace(batch=64, cells=64, sequences=1, unified=False, ubatch=64, flash=True)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.engine.cores import cpu_set
+from server.engine.kernels.install import Kernels, installed
 from server.engine.llama.backend import load_error
 from server.engine.llama.products import TILED_FROM, Products
 from server.engine.llama.threads import BoundThreads, can_bind
@@ -87,7 +88,8 @@ class Context:
         self._n_vocab = model.vocab.size
         self._batch = _Batch(shape.batch)
         self._threads = (params.n_threads, params.n_threads_batch)
-        self._on_cpu = spec.placement.n_gpu_layers <= model.n_layers or bool(spec.placement.tensor_overrides)
+        self.kernels: Kernels | None = installed() if model.on_cpu else None
+        """brim's own products, where they are in use."""
         self._bound: BoundThreads | None = None
         self._products = Products(pointer)
         self._plain_up_to = 0
@@ -259,7 +261,7 @@ class Context:
     @property
     def can_choose_products(self) -> bool:
         """Whether `set_plain` has an effect: where some of the model is computed by the CPU."""
-        return self._on_cpu and self._products.can_choose
+        return self.model.on_cpu and self._products.can_choose
 
     def set_plain(self, widest: int) -> None:
         """Up to which width batches are computed by the plain products where llama.cpp would take tiled ones."""
@@ -271,7 +273,7 @@ class Context:
         The thread that decodes is one of them, and those that it starts later inherit its CPU; see `cores.roam`.
         """
         cpus = cpu_set()
-        if self._on_cpu and max(self._threads) == len(cpus) > 1 and can_bind(cpus):
+        if self.model.on_cpu and max(self._threads) == len(cpus) > 1 and can_bind(cpus):
             self._bound = BoundThreads(cpus)
             self._bound.attach(self.pointer)
 

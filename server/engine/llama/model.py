@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as ll
 from llama_cpp._ggml import libggml
 
+from server.engine.kernels.ggml import offloads_batches
+from server.engine.kernels.install import prepare
 from server.engine.llama.backend import (
     add_rpc_devices,
     device_list,
@@ -57,6 +60,9 @@ class Model:
             on_progress(fraction)
             return True
 
+        kernels = prepare(Path(spec.state_dir) if spec.state_dir else None) if spec.kernels else None
+        if kernels:
+            params.use_extra_bufts = spec.reorder
         params.progress_callback = ll.llama_progress_callback(progress)
         pointer = ll.llama_model_load_from_file(spec.path.encode(), params)
         if not pointer:
@@ -66,6 +72,10 @@ class Model:
         assert vocab
         self.vocab = Vocab(vocab)
         self.n_layers: int = ll.llama_model_n_layer(self.pointer)
+        self.on_cpu = placement.n_gpu_layers <= self.n_layers or bool(placement.tensor_overrides)
+        """Whether the CPU computes some of it."""
+        if kernels and self.on_cpu:
+            kernels.install(beside_gpu=any(offloads_batches(device) for device in devices if device))
         self.n_heads: int = ll.llama_model_n_head(self.pointer)
         """Heads of attention, in the first layer."""
         self.n_embd: int = ll.llama_model_n_embd(self.pointer)
