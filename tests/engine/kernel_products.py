@@ -52,6 +52,7 @@ def multiply(dots: Dots, kind: Format, weights: Bytes, x: Floats, threads: int =
     y = np.full((n, rows), np.nan, np.float32)
     whole_tiles = -(-n // dots.columns) * dots.columns
     quantized, panels = _aligned(whole_tiles * k // CHUNK * CHUNK_SIZE), _aligned(threads * k // CHUNK * PANEL)
+    quantized.fill(0xFF)  # as another product may have left it: no number
     taken = _aligned(threads * COUNTER)
     job = Job(
         weights=weights.ctypes.data,

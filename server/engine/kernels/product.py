@@ -17,11 +17,14 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
+from llvmlite import ir
+
 from server.engine.kernels.code import I1, I32, I64, LANES, POINTER, VECTOR, VOID, declare, define, members
 from server.engine.kernels.formats import CHUNK
 from server.engine.kernels.tiles import (
     CHUNK_SIZE,
     PANEL,
+    Chunk,
     define_direct,
     define_quantize,
     define_tile,
@@ -30,8 +33,6 @@ from server.engine.kernels.tiles import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from llvmlite import ir
 
     from server.engine.kernels.code import Code, Value
     from server.engine.kernels.dots import Dots
@@ -111,12 +112,22 @@ class Products:
         return function
 
     def _write_quantize(self, code: Code, field: dict[str, Value], kind: Format, thread: Value, threads: Value) -> None:
-        """Write what turns a thread's columns into `Chunk`s; columns go round."""
+        """Write what turns a thread's columns into `Chunk`s; columns go round. Those that a direct tile lacks are 0."""
         zero, halved = code.const(I32, -kind.zero), code.const(I1, kind.parts > 1)
         step = code.mul(self._pitch(code, field), code.const(I64, CHUNK_SIZE))
         with code.loop(thread, field["n"], threads) as column:
             x = code.at(field["x"], code.mul(column, field["x_stride"]))
             code.call(self._quantize, [x, self._column(code, field, column), _chunks(code, field), step, zero, halved])
+        filled = field["n"]
+        for width in reversed(self._dots.direct):
+            fits = code.icmp_signed("<=", field["n"], code.const(I64, width))
+            filled = code.select(fits, code.const(I64, width), filled)
+        # what lay there before might be numbers so small that some CPUs take very long for each
+        nothing = code.const(ir.VectorType(I64, 2), 0)
+        with code.loop(code.add(field["n"], thread), filled, threads) as column:
+            begin = self._column(code, field, column)
+            with code.loop(0, _chunks(code, field)) as chunk:
+                code.put(nothing, begin, code.add(code.mul(chunk, step), code.const(I64, Chunk.factor.offset)))
 
     def _by_panel(
         self, code: Code, field: dict[str, Value], kind: Format, unpack: Value, thread: Value
