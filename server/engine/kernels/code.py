@@ -89,13 +89,6 @@ class Code(ir.IRBuilder):
         a, b = self.join(vectors[:half]), self.join(vectors[half:])
         return self.shuffle(a, b, range(2 * a.type.count))
 
-    def gather(self, values: Sequence[Value]) -> Value:
-        """Numbers, one for each lane."""
-        vector = ir.Constant(ir.VectorType(values[0].type, LANES), ir.Undefined)
-        for lane, value in enumerate(values):
-            vector = self.insert_element(vector, value, ir.Constant(I32, lane))
-        return vector
-
     @contextmanager
     def loop(self, start: Value, end: Value, step: Value = 1) -> Iterator[Value]:
         """The body of `for i in range(start, end, step)`."""
