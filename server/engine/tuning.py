@@ -7,8 +7,6 @@ machine, unless other programs took the CPUs meanwhile.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ import xxhash
 from server.engine.cores import cpu_name, usable_cores, waited_for_cpus
 from server.engine.llama.context import GENERATED_TOGETHER
 from server.engine.llama.products import TILED_FROM
+from server.engine.state_file import remember
 
 if TYPE_CHECKING:
     from server.engine.llama.context import Context
@@ -40,8 +39,6 @@ _CLEARLY = 0.97
 """The share of the usual time that something else must not exceed to be taken instead: a measurement is short."""
 _DISTURBED = 0.1
 """Share of the time that threads may have waited for CPUs which other programs had."""
-
-log = logging.getLogger("brim.tuning")
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -71,7 +68,7 @@ def tune(context: Context, spec: LoadSpec) -> Tuning:
         tuning = _measure(context, spec, cores)
         disturbed = waited_for_cpus() - waited > _DISTURBED * (time.monotonic() - begun)
         if path and not disturbed:
-            _remember(path, tuning)
+            remember(path, msgspec.json.encode(tuning))
     context.set_threads(tuning.threads, tuning.threads_batch)
     context.set_plain(tuning.plain_up_to)
     return tuning
@@ -160,13 +157,3 @@ def _recall(path: Path) -> Tuning | None:
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=Tuning)
     return None
-
-
-def _remember(path: Path, tuning: Tuning) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(msgspec.json.encode(tuning))
-        temporary.rename(path)
-    except OSError as error:
-        log.warning("could not remember measurements in %s: %s", path, error)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
-from server.engine.kernels.known import know_all, know_some
 from server.engine.load_spec import LoadSpec, Pooling
 from server.errors import RequestError
 from server.offload import Choice, Wish, choose
@@ -84,8 +83,8 @@ def plan_embedder(source: ModelSource, settings: Settings, held: Mapping[str, in
         rpc=choice.rpc,
         threads=settings.threads,
         adapters=source.adapters,
-        kernels=settings.kernels and know_some(choice.formats),
-        reorder=not know_all(choice.formats, dense=choice.dense),
+        kernels=settings.kernels and choice.kernels,
+        reorder=choice.reorder,
         state_dir=str(settings.state_dir),
         embedding=True,
     )

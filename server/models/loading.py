@@ -14,7 +14,6 @@ from msgspec import structs
 from server.chat.formats import named
 from server.chat.renderer import Renderer
 from server.engine.client import Engine
-from server.engine.kernels.known import know_all, know_some
 from server.engine.load_spec import LoadSpec, Placement
 from server.errors import BrimError, LoadError
 from server.models.embedding import plan_embedder
@@ -212,8 +211,8 @@ def _plan(source: ModelSource, settings: Settings, held: Mapping[str, int]) -> t
         projector_path=str(source.projector or ""),
         projector_device=projector.device if projector else "",
         lookup=settings.lookup,
-        kernels=settings.kernels and know_some(choice.formats),
-        reorder=not know_all(choice.formats, dense=choice.dense),
+        kernels=settings.kernels and choice.kernels,
+        reorder=choice.reorder,
         stream_interval=settings.stream_interval,
         kv_unified=settings.kv_unified,
     )

@@ -25,7 +25,9 @@ class _Capabilities(ctypes.Structure):
     )
 
 
-class _Properties(ctypes.Structure):
+class DeviceProperties(ctypes.Structure):
+    """ggml_backend_dev_props."""
+
     _fields_ = (
         ("name", c_char_p),
         ("description", c_char_p),
@@ -47,7 +49,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[object, ...]]] = {
     "ggml_backend_dev_count": (c_size_t, ()),
     "ggml_backend_dev_get": (c_void_p, (c_size_t,)),
     "ggml_backend_dev_by_name": (c_void_p, (c_char_p,)),
-    "ggml_backend_dev_get_props": (None, (c_void_p, POINTER(_Properties))),
+    "ggml_backend_dev_get_props": (None, (c_void_p, POINTER(DeviceProperties))),
     "ggml_backend_dev_backend_reg": (c_void_p, (c_void_p,)),
     "ggml_backend_dev_buffer_type": (c_void_p, (c_void_p,)),
     "ggml_backend_dev_init": (c_void_p, (c_void_p, c_char_p)),
@@ -135,7 +137,7 @@ class Ggml:
 
     def describe(self, handle: int) -> GgmlDevice:
         """Ask a device what it is and how much memory it has free."""
-        properties = _Properties()
+        properties = DeviceProperties()
         self.call("ggml_backend_dev_get_props", handle, ctypes.byref(properties))
         backend = self.call("ggml_backend_reg_name", self.call("ggml_backend_dev_backend_reg", handle))
         return GgmlDevice(

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from converter.errors import ConversionError
 from converter.gguf_info import GGUFInfo, read_gguf_info
+from server.engine.kernels.known import know_all, know_some
 from server.engine.load_spec import Placement
 from server.errors import BrimError
 from server.offload.calibration import overhead, speeds_of
@@ -43,7 +44,8 @@ class Choice:
         digest: of the model's header. free: bytes that were free on each device; both for `learn`.
         host_free: bytes of the host's memory that all of it leaves; negative where weights do not stay in memory.
         guests: the companions in their homes.
-        formats: of the model's weights, by their names in GGUF files. dense: whether it has no experts.
+        kernels: whether brim's own kernels know some of its weights.
+        reorder: whether there are quantized ones that they do not, which llama.cpp may want in an order of its own.
     """
 
     placement: Placement
@@ -56,8 +58,8 @@ class Choice:
     free: dict[str, int]
     host_free: int
     guests: tuple[Guest, ...] = ()
-    formats: frozenset[str] = frozenset()
-    dense: bool = True
+    kernels: bool = False
+    reorder: bool = True
 
     def guest(self, role: Role) -> Guest | None:
         """The companion of that role in its home, if there is one."""
@@ -100,6 +102,7 @@ def choose(
     speeds = speeds_of(machine, measure=anywhere)
     outcome = solve(info, machine, wish, speeds, verify=anywhere)
     model = outcome.plan.problem.model
+    dense = not any(layer.experts for layer in model.layers)
     return Choice(
         placement=_with_warnings(outcome.placement(), machine.warnings),
         context=outcome.wish.context,
@@ -111,8 +114,8 @@ def choose(
         free={device.name: device.free for device in machine.devices},
         host_free=outcome.host_free,
         guests=outcome.guests,
-        formats=frozenset(model.bytes_by_type),
-        dense=not any(layer.experts for layer in model.layers),
+        kernels=know_some(model.bytes_by_type.keys()),
+        reorder=not know_all(model.bytes_by_type.keys(), dense=dense),
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from converter import convert
 from server.engine.kernels.known import KNOWN, know_all, know_some
+from server.offload.ggml import InitParams
 from tests.engine.test_engine import PROMPT, ask
 from tests.reference.random_checkpoint import Shape, make_checkpoint
 
@@ -108,24 +109,26 @@ def test_the_largest_weights_and_activations_do_not_overflow(dots: Dots, kind: F
         assert np.abs(multiply(dots, kind, weights, x) - sums).max() <= 1e-5 * np.abs(sums).max() + 1e-6
 
 
-def logits(model: Path, folder: Path, *wanted: str) -> dict[str, NDArray[np.float32]]:
-    """Those of `kernels:rows` of each, in a process of its own: kernels stay once they are there."""
+def logits(model: Path, folder: Path, products: str, *rows: int) -> dict[int, NDArray[np.float32]]:
+    """Those of the first so many tokens each, in a process of its own: kernels stay once they are there."""
     output = folder / "logits.npz"
-    command = [sys.executable, "-m", "tests.engine.kernel_logits", model, output, folder, *wanted]
+    wanted = [f"0:{each}" for each in rows]
+    command = [sys.executable, "-m", "tests.engine.logits", model, output, products, *wanted]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
-    return dict(np.load(output))
+    found = np.load(output)
+    return {each: found[f"0:{each}"] for each in rows}
 
 
 @pytest.mark.parametrize("kind", ["Q4_K_M", "Q5_0", "Q8_0"])
 def test_a_model_is_computed_as_by_llama_cpp_within_what_rounding_makes(
     models: dict[str, Path], kind: str, tmp_path: Path
 ) -> None:
-    own = logits(models[kind], tmp_path, "1:12", "1:1", "1:5", "1:8")
-    theirs = logits(models[kind], tmp_path, "0:12")["0:12"]
-    assert not np.array_equal(own["1:12"], theirs), "the kernels have not been used"
-    assert np.abs(own["1:12"] - theirs).max() < 0.1 * theirs.std(), "both round activations to bytes, each its own way"
+    own = logits(models[kind], tmp_path, "OWN", 12, 1, 5, 8)
+    theirs = logits(models[kind], tmp_path, "LLAMA", 12)[12]
+    assert not np.array_equal(own[12], theirs), "the kernels have not been used"
+    assert np.abs(own[12] - theirs).max() < 0.1 * theirs.std(), "both round activations to bytes, each its own way"
     for rows in (1, 5, 8):
-        assert np.array_equal(own[f"1:{rows}"], own["1:12"][:rows]), "a batch changes what is beside it"
+        assert np.array_equal(own[rows], own[12][:rows]), "a batch changes what is beside it"
 
 
 async def test_cold_warm_alone_and_batched_are_the_same(start_engine: StartEngine, models: dict[str, Path]) -> None:
@@ -204,7 +207,7 @@ class Graph:
     """Tensors without data, as llama.cpp would describe them to a device."""
 
     def __init__(self) -> None:
-        self._context = ggml.function("ggml_init", ctypes.c_void_p, Parameters)(Parameters(1 << 16, None, True))
+        self._context = ggml.function("ggml_init", ctypes.c_void_p, InitParams)(InitParams(1 << 16, None, True))
 
     def tensor(self, kind: int, *lengths: int) -> int:
         shape = (*lengths, 1, 1, 1)[:4]
@@ -220,12 +223,6 @@ class Graph:
     def permuted(self, tensor: int, *axes: int) -> int:
         permute = ggml.function("ggml_permute", *[ctypes.c_void_p] * 3, *[ctypes.c_int] * 4)
         return permute(self._context, tensor, *axes)
-
-
-class Parameters(ctypes.Structure):
-    """ggml_init_params in ggml.h."""
-
-    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
 @pytest.fixture(scope="module")

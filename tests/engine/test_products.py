@@ -32,7 +32,7 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logits]:
     path, output = folder / "random.gguf", folder / "logits.npz"
     convert(make_checkpoint(folder / "checkpoint", SHAPE, dtype="F32", seed=5), path, "Q6_K")
     wanted = ["0:7", "0:8", "8:8", "0:9", "8:9"]
-    command = [sys.executable, "-m", "tests.engine.logits", path, output, *wanted]
+    command = [sys.executable, "-m", "tests.engine.logits", path, output, "LLAMA", *wanted]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
     return dict(np.load(output))
 

@@ -82,7 +82,7 @@ class Code(ir.IRBuilder):
         return self.shuffle_vector(a, b, _constant(ir.VectorType(I32, len(chosen)), chosen))
 
     def join(self, vectors: Sequence[Value]) -> Value:
-        """Two or four vectors in a row, as one."""
+        """Vectors in a row as one; there are 2, 4 or 8."""
         if len(vectors) == 1:
             return vectors[0]
         half = len(vectors) // 2
@@ -135,6 +135,7 @@ _KINDS: dict[Any, Value] = {
     ctypes.c_int64: I64,
     ctypes.c_size_t: I64,
     ctypes.c_void_p: POINTER,
+    ctypes.c_char_p: POINTER,
 }
 
 

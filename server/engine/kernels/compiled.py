@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import stat
 from pathlib import Path
@@ -18,6 +17,7 @@ import xxhash
 
 from server.engine.kernels import ggml
 from server.engine.kernels.device import IMPORTS, device_module
+from server.engine.state_file import remember
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _DIGEST = 8
 """Bytes of the checksum before the code in a file."""
 _OPTIMISED = 2
-
-log = logging.getLogger("brim.kernels")
 
 
 class MachineCode:
@@ -54,12 +52,12 @@ class MachineCode:
         )
         self.key = _key(dots, used)
         path = folder / f"kernels-{self.key}.o" if folder else None
+        llvm.initialize_native_target()
         image = _recall(path) if path else None
         if image is None:
             image = _compile(dots, used)
             if path:
-                _remember(path, image)
-        llvm.initialize_native_target()
+                remember(path, xxhash.xxh3_64_digest(image) + image, mode=stat.S_IRUSR | stat.S_IWUSR)
         self._jit = llvm.create_lljit_compiler(use_jit_link=True)
         library = llvm.JITLibraryBuilder().add_object_img(image)
         for name, where in imports.items():
@@ -74,7 +72,6 @@ class MachineCode:
 
 
 def _compile(dots: Dots, features: str) -> bytes:
-    llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(str(device_module(dots)))
     module.verify()
@@ -107,15 +104,3 @@ def _recall(path: Path) -> bytes | None:
         if xxhash.xxh3_64_digest(content[_DIGEST:]) == content[:_DIGEST]:
             return content[_DIGEST:]
     return None
-
-
-def _remember(path: Path, image: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(xxhash.xxh3_64_digest(image) + image)
-        temporary.rename(path)
-    except OSError as error:
-        log.warning("could not remember machine code in %s: %s", path, error)

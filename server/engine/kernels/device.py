@@ -18,6 +18,7 @@ from server.engine.kernels.code import I1, I32, I64, LANES, POINTER, VOID, decla
 from server.engine.kernels.formats import CHUNK, FORMATS
 from server.engine.kernels.product import COUNTER, Job, Products
 from server.engine.kernels.tiles import CHUNK_SIZE, PANEL
+from server.offload.ggml import DEVICE_TYPES, DeviceProperties
 
 if TYPE_CHECKING:
     from server.engine.kernels.code import Code, Value
@@ -31,6 +32,7 @@ IMPORTS = (
 )  # fmt: skip
 """What the machine code calls: threads are those of the OpenMP library that ggml computes with, so as not to have two
 teams of threads that get in each other's way."""
+_ACCELERATOR = DEVICE_TYPES.index("accel")
 _SET_THREADS = b"ggml_backend_set_n_threads\0"
 """What llama.cpp asks a registry for, to tell its backends how many threads to take."""
 _ALIGNED = 64
@@ -66,7 +68,7 @@ def device_module(dots: Dots) -> ir.Module:
     imported = _Imports(module)
     _define_supports_op(module, formats)
     _define_supports_buft(module, imported)
-    _define_graph_compute(module, products, imported)
+    _define_graph_compute(module, products, imported, dots.columns)
     _define_life(module, imported)
     _define_descriptions(module, imported)
     return module
@@ -128,9 +130,9 @@ def _define_supports_buft(module: ir.Module, imported: _Imports) -> None:
     code.ret(code.call(imported.is_host, [function.args[1]]))
 
 
-def _define_graph_compute(module: ir.Module, products: Products, imported: _Imports) -> None:
-    """Writes ggml_status graph_compute(backend, graph)."""
-    prepare = _define_prepare(module, imported, products.columns)
+def _define_graph_compute(module: ir.Module, products: Products, imported: _Imports, columns: int) -> None:
+    """Writes ggml_status graph_compute(backend, graph). A tile has so many columns."""
+    prepare = _define_prepare(module, imported, columns)
     function, code = define(module, "graph_compute", I32, POINTER, POINTER)
     backend, graph = function.args
     work = code.field(backend, ggml.Backend, "context")
@@ -247,15 +249,15 @@ def _define_descriptions(module: ir.Module, imported: _Imports) -> None:
         code.put(code.const(I64, 0), number)
     code.ret_void()
     function, code = define(module, "get_type", I32, POINTER)
-    code.ret(code.const(I32, ggml.ACCELERATOR))
+    code.ret(code.const(I32, _ACCELERATOR))
     function, code = define(module, "get_props", VOID, POINTER, POINTER)
     device, props = function.args
     name = code.at(code.field(device, ggml.Device, "context"), Limits.name.offset)
-    for offset in range(0, ctypes.sizeof(ggml.DeviceProps), ctypes.sizeof(ctypes.c_int64)):
+    for offset in range(0, ctypes.sizeof(DeviceProperties), ctypes.sizeof(ctypes.c_int64)):
         code.put(code.const(I64, 0), props, offset)
-    code.set_field(name, props, ggml.DeviceProps, "name")
-    code.set_field(name, props, ggml.DeviceProps, "description")
-    code.put(code.const(I32, ggml.ACCELERATOR), props, ggml.DeviceProps.type.offset)
+    code.set_field(name, props, DeviceProperties, "name")
+    code.set_field(name, props, DeviceProperties, "description")
+    code.put(code.const(I32, _ACCELERATOR), props, DeviceProperties.type.offset)
     code.ret_void()
     function, code = define(module, "get_buffer_type", POINTER, POINTER)
     code.ret(code.call(imported.cpu_buffer_type, []))

@@ -14,7 +14,6 @@ from llama_cpp._ggml import libggml
 API_VERSION = 2
 """GGML_BACKEND_API_VERSION in ggml-backend-impl.h: the structures are those of this version."""
 F32 = 0  # ggml_type
-ACCELERATOR = 3  # ggml_backend_dev_type
 COMPUTE = 16
 """GGML_TENSOR_FLAG_COMPUTE."""
 SUCCESS, ALLOC_FAILED = 0, -2  # ggml_status
@@ -80,20 +79,6 @@ class Registry(ctypes.Structure):
     _fields_ = (
         ("api_version", ctypes.c_int32),
         *_pointers("get_name get_device_count get_device get_proc_address context"),
-    )
-
-
-class DeviceProps(ctypes.Structure):
-    """ggml_backend_dev_props."""
-
-    _fields_ = (
-        ("name", Pointer),
-        ("description", Pointer),
-        ("memory_free", ctypes.c_size_t),
-        ("memory_total", ctypes.c_size_t),
-        ("type", ctypes.c_int32),
-        ("device_id", Pointer),
-        ("capabilities", ctypes.c_bool * 5),
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from server.engine.kernels.device import Limits
     from server.engine.kernels.dots import Dots
 
-ANY_NUMBER = 1 << 40
+_ANY_NUMBER = 1 << 40
 _NAME = b"kernels"
 _OF_REGISTRY = ("get_device_count", "get_device", "get_proc_address")
 _OF_DEVICE = (
@@ -68,7 +68,8 @@ class Kernels:
         """
         if not self.installed:
             self.installed = True
-            self.limits.most = ggml.offloaded_from() - 1 if beside_gpu else ANY_NUMBER
+            if beside_gpu:
+                self.limits.most = ggml.offloaded_from() - 1
             ggml.function("ggml_backend_register", None, ctypes.c_void_p)(ctypes.addressof(self._registry))
 
 
@@ -117,4 +118,4 @@ def _make(folder: Path | None) -> Kernels:
         raise RuntimeError("the kernels are for another version of ggml")
     names = (*_NAMES, *_OF_REGISTRY, *_OF_DEVICE, *_OF_BACKEND)
     code = MachineCode(dots, features, names, folder)
-    return Kernels(dots, code, Limits(name=_NAME, most=ANY_NUMBER))
+    return Kernels(dots, code, Limits(name=_NAME, most=_ANY_NUMBER))

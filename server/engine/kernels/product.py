@@ -74,14 +74,12 @@ class Products:
     """The machine code of the products of all formats.
 
     Attributes:
-        columns: of a tile.
         by_format: void product(Job), for each format's number: to be called by all threads of an OpenMP team at once.
     """
 
     def __init__(self, module: ir.Module, dots: Dots, formats: tuple[Format, ...]) -> None:
         self._module = module
         self._dots = dots
-        self.columns = dots.columns
         self._barrier = declare(module, "GOMP_barrier", VOID)
         self._thread = declare(module, "omp_get_thread_num", I32)
         self._threads = declare(module, "omp_get_num_threads", I32)
